@@ -1,0 +1,39 @@
+"""Encoders: a backbone whose features users read, and a projector whose embeddings carry the energy."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """``features = backbone(x)``, ``embedding = projector(features)``.
+
+    Args:
+        backbone: maps (batch, *sample) to features (batch, feature).
+        projector: maps features to embeddings (batch, dim); by default there is none and the embedding is the feature.
+        sample_ndim: axes of one sample (3 for images, 1 for vectors). Axes before them are batch axes, and any number of
+            them is allowed: several crops of one image are (crops, batch, channel, height, width). None means exactly one.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module | None = None, *, sample_ndim: int | None = None):
+        super().__init__()
+        self.backbone = backbone
+        self.projector = nn.Identity() if projector is None else projector
+        self.sample_ndim = sample_ndim
+
+    def features(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch feature"]:
+        """What probes and users' embeddings read: the output of the backbone, before the projector."""
+        ndim = x.ndim - 1 if self.sample_ndim is None else self.sample_ndim
+        batch = x.shape[: x.ndim - ndim]
+        features: Tensor = self.backbone(x.reshape(-1, *x.shape[x.ndim - ndim :]))
+        return features.reshape(*batch, features.shape[-1])
+
+    def forward(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch dim"]:
+        """The embedding s."""
+        return self.embed(self.features(x))
+
+    def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
+        """The embedding of features that are at hand."""
+        embedding: Tensor = self.projector(features.reshape(-1, features.shape[-1]))
+        return embedding.reshape(*features.shape[:-1], embedding.shape[-1])

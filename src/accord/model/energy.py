@@ -1,0 +1,100 @@
+r"""The energy of a pair as a function of the latent: $E(x, y, z) = D(s_y, \mathrm{Pred}(s_x, z, a)) + R(z \mid s_x)$.
+
+x and y are already encoded, so that every further z costs one call of the predictor and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from accord.model.latent import Latent
+from accord.model.predictor import Predictor
+
+Cost = Callable[[Tensor, Tensor], Tensor]
+"""D(s_y_hat, s_y): (..., dim) and (..., dim), broadcast, to (...); 0 where the prediction is perfect."""
+
+
+def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
+    r"""Mean over dimensions of the squared difference, $\frac{1}{D}\lVert \hat s_y - s_y \rVert^2$.
+
+    The mean over a batch of it is the invariance term of VICReg's published code (Bardes, Ponce, LeCun 2022, arXiv:2105.04906).
+    """
+    return (s_y_hat - s_y).square().mean(-1)
+
+
+def smooth_l1(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
+    """Mean over dimensions of the Huber-like loss with threshold 1: quadratic below, linear above (Girshick 2015, arXiv:1504.08083)."""
+    s_y_hat, s_y = torch.broadcast_tensors(s_y_hat, s_y)
+    return F.smooth_l1_loss(s_y_hat, s_y, reduction="none").mean(-1)
+
+
+def cosine(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
+    r"""One minus the cosine of the angle, in [0, 2]; a zero vector counts as orthogonal to everything."""
+    return 1 - F.cosine_similarity(s_y_hat, s_y, dim=-1)
+
+
+class Energy:
+    """E(x, y, .): call it with z of shape (*samples, *batch, latent) and get (*samples, *batch).
+
+    A batch axis of z may have size 1: the same z is then tried for every pair of that axis.
+
+    Args:
+        s_x: embedding of what is given, (*batch, dim).
+        s_y: embedding of what is to be predicted, (*batch, dim); leading axes broadcast against those of `s_x`.
+        action: known cause of y, (*batch, action), or None.
+    """
+
+    def __init__(
+        self,
+        s_x: Tensor,
+        s_y: Tensor,
+        *,
+        predictor: Predictor,
+        cost: Cost,
+        latent: Latent,
+        action: Tensor | None = None,
+    ):
+        self.s_x = s_x
+        self.s_y = s_y
+        self.action = action
+        self.predictor = predictor
+        self.cost = cost
+        self.latent = latent
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Shape of F: the axes of s_x and s_y, broadcast."""
+        shape: torch.Size = torch.broadcast_shapes(self.s_x.shape[:-1], self.s_y.shape[:-1])
+        return shape
+
+    def predict(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "... dim"]:
+        """The predicted embedding of y for each z, (*samples, *batch, dim); batch axes only y has stay of size 1."""
+        prediction: Tensor = self.predictor(self.s_x, z, self.action)
+        return prediction
+
+    def __call__(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        return self.cost(self.predict(z), self.s_y) + self.latent.penalty(z, self.s_x)
+
+    def cross(self, rows: slice = slice(None)) -> Energy:
+        """Every x with every y: batch_shape (batch, batch), rows x, columns y; `rows` keeps some x only, to bound memory.
+
+        Raises:
+            ValueError: if the energy does not have exactly one batch axis.
+        """
+        if self.s_x.ndim != 2 or self.s_y.ndim != 2:
+            raise ValueError(
+                f"cross() needs one batch axis, got s_x {tuple(self.s_x.shape)} and s_y {tuple(self.s_y.shape)}"
+            )
+        return Energy(
+            self.s_x[rows, None],
+            self.s_y[None],
+            predictor=self.predictor,
+            cost=self.cost,
+            latent=self.latent,
+            action=None if self.action is None else self.action[rows, None],
+        )

@@ -1,0 +1,72 @@
+"""An objective is a weighted sum of plain functions of an inference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from accord.data.pair import Pair
+from accord.model.energy import Energy
+from accord.model.joint_embedding import JointEmbedding
+from accord.model.minimize import Minimizer, Minimum
+
+
+class Inference(NamedTuple):
+    """What a term may look at: the energy, where its minimum is, and how it was found."""
+
+    energy: Energy
+    minimum: Minimum
+    minimizer: Minimizer
+
+
+Term = Callable[[Inference], Tensor]
+"""One scalar of an inference. A term with state (slices that change with the step, say) is an nn.Module."""
+
+Terms = Mapping[str, tuple[float, Term]]
+"""Name -> (weight, term): what a training principle is made of."""
+
+
+class Loss(NamedTuple):
+    """`total`, (), is what is minimised; `terms` are its parts, unweighted and detached, for the log."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """The one module that is wrapped, compiled, sharded and checkpointed: the model and the terms it is trained by.
+
+    Args:
+        model: the energy.
+        terms: name -> (weight, term).
+
+    Raises:
+        ValueError: without any term.
+
+    Example:
+        >>> objective = Objective(model, {"free_energy": (25.0, free_energy), "variance": (25.0, variance)})
+        >>> objective(pair).total.backward()
+    """
+
+    def __init__(self, model: JointEmbedding, terms: Terms):
+        super().__init__()
+        if not terms:
+            raise ValueError("an objective needs at least one term: {'free_energy': (1.0, free_energy)}")
+        self.model = model
+        self.terms = dict(terms)
+        self.stateful_terms = nn.ModuleDict({n: t for n, (_, t) in terms.items() if isinstance(t, nn.Module)})
+
+    def forward(self, pair: Pair) -> Loss:
+        """The loss of a batch: one encoding, one inference, every term on it."""
+        energy = self.model(pair.x, pair.y, pair.action)
+        inference = Inference(energy, self.model.minimizer(energy), self.model.minimizer)
+        values = {name: term(inference) for name, (_, term) in self.terms.items()}
+        total = sum((weight * values[name] for name, (weight, _) in self.terms.items()), start=energy.s_x.new_zeros(()))
+        return Loss(total, {name: value.detach() for name, value in values.items()})
+
+
+def free_energy(inference: Inference) -> Tensor:
+    """Mean over the batch of F(x, y): pulls the energy of compatible pairs down."""
+    return inference.minimum.value.mean()
