@@ -1,0 +1,267 @@
+"""The command line: verbs only; what they do is in `accord.run`, which is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from accord.errors import AccordError, EnvironmentFault, UsageError
+from accord.terminal import Terminal, crash_report
+
+app = typer.Typer(
+    name="accord",
+    help="Learn an energy from pairs: low where x and y belong together, high where they do not.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="digits, a folder of images, a Parquet, NPZ or NPY file, or a glob of them.", show_default=False
+    ),
+]
+Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Column = Annotated[str | None, typer.Option("--column", help="The image column of a table with several.")]
+Label = Annotated[str | None, typer.Option("--label", help="The column or array of class labels; only probes read it.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"accord {version('accord')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the run is written.")] = Path("runs/demo"),
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train on the built-in digits, evaluate, write the report and say what to look at."""
+    from accord import run
+
+    run.demo(out, Terminal(as_json=json))
+
+
+@app.command()
+def train(
+    source: Source,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe by name, or a TOML file.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting, for example optimizer.learning_rate=0.001.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the run is written [default: runs/NAME].")] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="Training time, for example 90s, 10m, 2h.")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the data instead of a budget.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest valid checkpoint.")] = False,
+    column: Column = None,
+    label: Label = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train an energy on SOURCE."""
+    from accord import run
+
+    run.train(
+        source,
+        recipe=recipe,
+        settings=settings or [],
+        out=out,
+        budget=budget,
+        epochs=epochs,
+        resume=resume,
+        column=column,
+        label=label,
+        terminal=Terminal(as_json=json),
+    )
+
+
+@app.command()
+def check(
+    source: Source,
+    strict: Annotated[bool, typer.Option("--strict", help="Report decoder warnings as well.")] = False,
+    column: Column = None,
+    label: Label = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Name every bad item of SOURCE; nothing is trained."""
+    from accord import run
+
+    run.check(source, strict=strict, column=column, label=label, terminal=Terminal(as_json=json))
+
+
+@app.command()
+def evaluate(
+    run_directory: Run,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="A test source; probes are trained on the run's own data [default: the held-out part]."
+        ),
+    ] = None,
+    column: Column = None,
+    label: Label = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Probes, retrieval, energy and collapse of RUN: a table, evaluation.json and report.html."""
+    from accord import run
+
+    run.evaluate(run_directory, data=data, column=column, label=label, terminal=Terminal(as_json=json))
+
+
+@app.command()
+def embed(
+    run_directory: Run,
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet or .npy file.", show_default=False)],
+    layer: Annotated[
+        str, typer.Option("--layer", help="features (what probes read) or embedding (what the energy reads).")
+    ] = "features",
+    column: Column = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """One row per input of SOURCE, in order; bad items are marked, never dropped."""
+    from accord import run
+
+    run.embed(run_directory, source, output, layer=layer, column=column, terminal=Terminal(as_json=json))
+
+
+@app.command()
+def score(
+    run_directory: Run,
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet file.", show_default=False)],
+    y: Annotated[
+        str | None,
+        typer.Option("--y", help="A second source, paired with SOURCE row by row [default: the run's own pairing]."),
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Flag pairs at this false-alarm rate, for example 0.05.")
+    ] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Score items that were trained or calibrated on.")
+    ] = False,
+    column: Column = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Energy and calibrated p-value of each pair of SOURCE."""
+    from accord import run
+
+    run.score(
+        run_directory,
+        source,
+        output,
+        y=y,
+        alpha=alpha,
+        allow_overlap=allow_overlap,
+        column=column,
+        terminal=Terminal(as_json=json),
+    )
+
+
+@app.command()
+def report(run_directory: Run, json: Json = False, debug: Debug = False) -> None:
+    """Write report.html of RUN: one file, no network."""
+    from accord.report import write_report
+
+    terminal = Terminal(as_json=json)
+    path = write_report(run_directory)
+    terminal.say(f"report: {path}")
+    terminal.result({"report": str(path)})
+
+
+def main() -> NoReturn:
+    """Entry point: runs a verb and turns every error into a message and an exit code."""
+    signal.signal(signal.SIGINT, _stop_early)
+    arguments = sys.argv[1:]
+    terminal = Terminal(as_json="--json" in arguments)
+    debug = "--debug" in arguments
+    try:
+        code = app(standalone_mode=False)
+        _flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except AccordError as error:
+        if debug:
+            raise
+        terminal.error(error)
+        _leave(error.exit_code)
+    except TyperException as error:
+        terminal.error(UsageError(error.format_message(), help=_help_of(arguments), code="E201"))
+        _leave(2)
+    except BrokenPipeError:
+        _leave(0)
+    except KeyboardInterrupt:
+        _leave(130)
+    except MemoryError:
+        fault = EnvironmentFault("out of memory", help="use a smaller training.batch_size or pairing.size", code="E505")
+        terminal.error(fault)
+        _leave(fault.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        _leave(_crashed(error, terminal))
+
+
+def _crashed(error: Exception, terminal: Terminal) -> int:
+    """A bug in accord: says where the details are."""
+    try:
+        place = f"details in {crash_report(error, Path.cwd())}"
+    except OSError:
+        place = "crash.json could not be written; run again with --debug to see the details"
+    text = f"{type(error).__name__}: {error}"
+    terminal.error(AccordError(f"this is a bug in accord: {text}", help=f"please report it; {place}"))
+    return 1
+
+
+def _help_of(arguments: list[str]) -> str:
+    verbs = [
+        command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
+    ]
+    verb = next((a for a in arguments if a in verbs), None)
+    return f"accord {verb} --help" if verb else "accord --help lists the commands"
+
+
+def _stop_early(signum: int, frame: Any) -> NoReturn:
+    """Ctrl-C before there is anything to save."""
+    os._exit(128 + signum)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit without a second error when the reader of our output has gone."""
+    try:
+        _flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,214 @@
+"""What a run is: a validated configuration.
+
+Nothing here is executed and no value is expanded: a name stands for one entry of a literal dictionary in `accord.build`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the recipe: unknown keys and wrong types are refused, nothing is converted in silence."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    """What is read, and how much of it is held out for evaluation."""
+
+    source: str
+    column: str | None = None
+    label: str | None = None
+    kind: Literal["image", "vector"] | None = None
+    shape: list[int] | None = None
+    canvas: Count | None = None
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    max_bad_fraction: Fraction = 0.01
+
+
+class Augment(Section):
+    """Random changes that make two views of one image; unset values come from the preset of the image's kind."""
+
+    preset: Literal["photo", "grey", "digits", "vector"] | None = None
+    crop_scale: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    crop_ratio: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    flip: Fraction | None = None
+    brightness: NotNegative | None = None
+    contrast: NotNegative | None = None
+    saturation: NotNegative | None = None
+    hue: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    colour: Fraction | None = None
+    grey: Fraction | None = None
+    blur: Fraction | None = None
+    solarise: Fraction | None = None
+    rotate: NotNegative | None = None
+    noise: NotNegative | None = None
+    mask: Fraction | None = None
+
+
+class Pairing(Section):
+    """How pairs are made: two random views of one sample, or several small crops and one full view."""
+
+    name: Literal["two_views"] = "two_views"
+    size: Count | None = None
+    local: Annotated[int, Field(ge=0)] = 0
+    local_size: Count | None = None
+    augment: Augment = Augment()
+
+
+class PatchEncoder(Section):
+    """The default image encoder for CPUs."""
+
+    name: Literal["patch"]
+    width: Count | None = None
+
+
+class ResNetEncoder(Section):
+    """He et al. 2016, arXiv:1512.03385; the small stem is for images up to 64 pixels."""
+
+    name: Literal["resnet18", "resnet34", "resnet50"]
+    stem: Literal["small", "standard"] = "small"
+
+
+class ViTEncoder(Section):
+    """Dosovitskiy et al. 2021, arXiv:2010.11929."""
+
+    name: Literal["vit_tiny", "vit_small", "vit_base"]
+    patch: Count = 4
+
+
+class MLPEncoder(Section):
+    """For vectors."""
+
+    name: Literal["mlp"]
+    hidden: list[Count] = [512, 512]
+
+
+class TimmEncoder(Section):
+    """A backbone of the timm library by its name there."""
+
+    name: Literal["timm"]
+    model: str
+    pretrained: bool = False
+
+
+class HuggingFaceEncoder(Section):
+    """A vision backbone of the transformers library by its name there."""
+
+    name: Literal["hf"]
+    model: str
+    pretrained: bool = False
+
+
+EncoderSection = Annotated[
+    PatchEncoder | ResNetEncoder | ViTEncoder | MLPEncoder | TimmEncoder | HuggingFaceEncoder,
+    Field(discriminator="name"),
+]
+
+
+class Projector(Section):
+    """The expander between the features and the embeddings that carry the energy."""
+
+    hidden: list[Count] = [1024]
+    dim: Annotated[int, Field(ge=2)] = 256
+
+
+class Predictor(Section):
+    """From s_x to the predicted s_y: the identity for two views of one thing, or an MLP."""
+
+    name: Literal["identity", "mlp"] = "identity"
+    hidden: list[Count] | None = None
+
+
+class VICReg(Section):
+    """Bardes, Ponce, LeCun 2022, arXiv:2105.04906, weights in the convention of the authors' code."""
+
+    name: Literal["vicreg"]
+    invariance: NotNegative = 25.0
+    variance: NotNegative = 25.0
+    covariance: NotNegative = 1.0
+
+
+class BarlowTwins(Section):
+    """Zbontar et al. 2021, arXiv:2103.03230."""
+
+    name: Literal["barlow_twins"]
+    off_diagonal: NotNegative = 0.005
+
+
+class SIGReg(Section):
+    """Balestriero, LeCun 2025, arXiv:2511.08544."""
+
+    name: Literal["sigreg"]
+    weight: Fraction = 0.05
+    slices: Count = 1024
+
+
+class VISReg(Section):
+    """arXiv:2606.02572."""
+
+    name: Literal["visreg"]
+    weight: Fraction = 0.9
+    slices: Count = 4096
+
+
+ObjectiveSection = Annotated[VICReg | BarlowTwins | SIGReg | VISReg, Field(discriminator="name")]
+
+
+class Optimizer(Section):
+    """How weights move."""
+
+    name: Literal["adamw", "sgd", "lars"] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class Training(Section):
+    """How long, in what batches, on what; exactly one of epochs, steps and budget."""
+
+    epochs: Positive | None = None
+    steps: Count | None = None
+    budget: str | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    on_collapse: Literal["stop", "warn"] = "stop"
+    checkpoint_every: str = "5m"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        given = [name for name in ("epochs", "steps", "budget") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of epochs, steps and budget, not {' and '.join(given)}")
+        return self
+
+
+class Recipe(Section):
+    """Everything a run depends on. `None` means: chosen from the data, and written down in the run's own recipe."""
+
+    format: Literal[1] = 1
+    data: Data
+    pairing: Pairing = Pairing()
+    encoder: EncoderSection | None = None
+    encoder_y: EncoderSection | None = None
+    projector: Projector = Projector()
+    predictor: Predictor = Predictor()
+    cost: Literal["squared_error", "smooth_l1", "cosine"] = "squared_error"
+    objective: ObjectiveSection = VICReg(name="vicreg")
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that are unset (TOML has no null)."""
+        return self.model_dump(mode="json", exclude_none=True)
