@@ -90,7 +90,7 @@ def relative_spread(s: Float[Tensor, "batch dim"]) -> float:
 def off_diagonal_correlation(s: Float[Tensor, "batch dim"]) -> float:
     r"""$\mathrm{mean}_{i \ne j} |\mathrm{corr}(s_i, s_j)|$ over pairs of dimensions that vary; 0 with fewer than two of them.
 
-    1 where every dimension says the same. Independent dimensions give about $\sqrt{2 / (\pi\, \\mathrm{batch})}$, not 0.
+    1 where every dimension says the same. Independent dimensions give about $\sqrt{2 / (\pi\, \mathrm{batch})}$, not 0.
     After Zbontar et al. 2021, arXiv:2103.03230.
 
     Raises:

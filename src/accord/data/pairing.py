@@ -1,0 +1,103 @@
+"""What belongs together: a batch of samples becomes a batch of pairs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from accord.data.augment import Augmentation, VectorAugmentation, augment, augment_vectors, full_view
+from accord.data.pair import Pair
+from accord.data.random import Draws
+from accord.errors import UsageError
+
+
+class Pairing(ABC):
+    """Makes pairs of samples; random only through the draws it is given."""
+
+    @abstractmethod
+    def __call__(
+        self, batch: Shaped[Tensor, "batch ..."], draws: Draws, aspect: Float[Tensor, " batch"] | None = None
+    ) -> Pair:
+        """The pairs of a batch, as the encoders take them.
+
+        Args:
+            batch: samples as `Samples.batch` gives them, uint8 images or float32 vectors.
+            draws: random numbers of these samples.
+            aspect: width / height of the originals of images that were squeezed on to a square, (batch,).
+        """
+
+    @abstractmethod
+    def plain(self, batch: Shaped[Tensor, "batch ..."], aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
+        """Each sample itself, without anything random: float32, in the form and at the size a view has."""
+
+
+class TwoViews(Pairing):
+    """Two random views of one thing; see `two_views`."""
+
+    def __init__(
+        self,
+        augmentation: Augmentation | VectorAugmentation | None,
+        size: int | None,
+        local: int,
+        local_size: int | None,
+        local_augmentation: Augmentation | None,
+    ):
+        self.augmentation = augmentation
+        self.size = size
+        self.local = local
+        self.local_size = local_size
+        self.local_augmentation = local_augmentation
+
+    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+        """x and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
+        augmentation = self.augmentation or default_augmentation(batch)
+        if isinstance(augmentation, VectorAugmentation):
+            x, y = (augment_vectors(batch, draws.fork(view), augmentation) for view in (0, 1))
+            return Pair(x, y)
+        y = augment(batch, draws.fork(1), augmentation, self.size, aspect)
+        if not self.local:
+            return Pair(augment(batch, draws.fork(0), augmentation, self.size, aspect), y)
+        small = self.local_augmentation or augmentation
+        size = self.local_size or max(8, y.shape[-1] // 2)
+        crops = [augment(batch, draws.fork(2 + k), small, size, aspect) for k in range(self.local)]
+        return Pair(torch.stack(crops), y)
+
+    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+        """The full view in the middle, right in aspect; a vector as it is."""
+        return batch.float() if batch.ndim == 2 else full_view(batch, self.size, aspect)
+
+
+def two_views(
+    augmentation: Augmentation | VectorAugmentation | None = None,
+    *,
+    size: int | None = None,
+    local: int = 0,
+    local_size: int | None = None,
+    local_augmentation: Augmentation | None = None,
+) -> TwoViews:
+    """Pairs of two random views of the same sample: x is one, y the other.
+
+    Args:
+        augmentation: what makes a view; by default photo for 3 channels, grey_photo for others, noise and masks for vectors.
+        size: side of the views in pixels; by default that of the images as they are stored.
+        local: 0, or how many small crops x consists of, while y is one full view (multi-crop, Caron et al. 2020, arXiv:2006.09882).
+        local_size: side of the small crops; by default half of `size`.
+        local_augmentation: what makes a small crop; by default `augmentation`, cropped to 5 to 40 % of the area.
+
+    Raises:
+        UsageError: if a number is out of bounds.
+    """
+    for name, value, low in (("size", size, 4), ("local", local, 0), ("local_size", local_size, 4)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+            raise UsageError(f"{name}: expected a whole number of at least {low}, got {value!r}", where=name, help=f"set {name} to {low} or more")
+    return TwoViews(augmentation, size, local, local_size, local_augmentation)
+
+
+def default_augmentation(batch: Tensor) -> Augmentation | VectorAugmentation:
+    """What suits samples of this shape when nothing else is said."""
+    if batch.ndim == 2:
+        return VectorAugmentation()
+    return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey_photo()

@@ -1,0 +1,193 @@
+"""Samples: N images or vectors in input order, what is wrong with some of them, and a split that depends on content alone."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from accord.errors import DataError, UsageError
+
+LISTED = 1000
+"""Bad items are named one by one up to this many, then counted."""
+
+
+class BadItem(NamedTuple):
+    """An item that cannot be used: which, what kind of fault ("E301"), why, and what to do about it."""
+
+    key: str
+    code: str
+    reason: str
+    help: str
+
+
+class BadItems(DataError):
+    """Items met by `Samples.batch` that cannot be used although nothing was known against them.
+
+    `positions` (int64) are places in the index asked for, `items` say what is wrong with each, and `batch` is the whole
+    batch with zeros in those places, so that the good part need not be read again.
+    """
+
+    def __init__(self, positions: np.ndarray, items: list[BadItem], batch: Tensor):
+        assert len(positions) == len(items) > 0
+        self.positions = positions
+        self.items = items
+        self.batch = batch
+        first = items[0]
+        more = "" if len(items) == 1 else f" (and {len(items) - 1} more in the same batch)"
+        super().__init__(first.reason + more, where=first.key, help=first.help, code=first.code)
+
+
+class Store(ABC):
+    """Where the values of samples are: in memory, in a mapped file, or still encoded."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+
+    @abstractmethod
+    def read(self, index: np.ndarray) -> Tensor:
+        """Samples `index`, (batch, *shape)."""
+
+
+class ArrayStore(Store):
+    """An array of all samples, (N, *shape), in memory or mapped from a file."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape[1:])
+
+    def read(self, index: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.array[index]))
+
+
+@dataclass(eq=False)
+class Samples:
+    """N samples of one kind, in input order; bad ones keep their place and have `ok` False.
+
+    name: the source as given. kind: "image" (uint8, (C, H, W)) or "vector" (float32, (features,)).
+    keys: one name per sample: the path in its folder, or "row 17", or "file.parquet:17".
+    content: uint64 (N,), a hash of each item's raw content; duplicates have equal values.
+    ok: bool (N,). bad: what is wrong with the others, in order, the first 1,000 of them.
+    labels: int64 (N,) with -1 for missing, or None; `classes[i]` is the name of label i. Read by probes only.
+    aspect: float32 (N,), width / height of the original of an image; images are stored squeezed on to a square.
+    notes: said once to the user. features: the names of a vector's columns. fingerprint: sha256 over contents and labels.
+    """
+
+    name: str
+    kind: Literal["image", "vector"]
+    store: Store
+    keys: Sequence[str]
+    content: np.ndarray
+    ok: np.ndarray
+    bad: list[BadItem] = field(default_factory=list)
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    aspect: np.ndarray = field(default_factory=lambda: np.ones(0, np.float32))
+    notes: list[str] = field(default_factory=list)
+    features: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        n = len(self.keys)
+        if len(self.aspect) == 0:
+            self.aspect = np.ones(n, np.float32)
+        assert self.content.shape == self.ok.shape == self.aspect.shape == (n,)
+        assert self.content.dtype == np.uint64 and self.ok.dtype == np.bool_ and self.aspect.dtype == np.float32
+        assert self.labels is None or (self.labels.shape == (n,) and self.labels.dtype == np.int64)
+        if not self.fingerprint:
+            self.fingerprint = fingerprint(self.content, self.labels, self.classes)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample from `batch`: (C, H, W) or (features,)."""
+        return self.store.shape
+
+    @property
+    def skipped(self) -> int:
+        """How many samples are not ok."""
+        return len(self) - int(self.ok.sum())
+
+    def batch(self, index: np.ndarray) -> Tensor:
+        """Samples `index` (int64, all of them ok) as (batch, *shape): uint8 images in 0..255, or float32 vectors.
+
+        Raises `BadItems` when an image that is decoded only now turns out to be damaged, changed or gone.
+        """
+        assert bool(self.ok[index].all()), "asked for a sample that is not ok"
+        return self.store.read(index)
+
+
+def split(samples: Samples, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ok items as (train, held-out) indices, in order; an item is held out with probability `fraction`.
+
+    The side of an item is a pure function of (seed, its content): duplicates land on the same side, and adding data moves
+    no item. With few items a side could stay empty: then it gets the content that was nearest to it, if there are two.
+    """
+    if not 0.0 <= fraction < 1.0:
+        raise UsageError(f"a held-out fraction of {fraction}: expected 0 <= fraction < 1", help="try 0.1")
+    index = np.flatnonzero(samples.ok)
+    place = uniform_of(samples.content[index], seed)
+    held_out = place < fraction
+    if fraction > 0.0 and len(index) and place.min() < place.max():
+        if not held_out.any():
+            held_out = place == place.min()
+        elif held_out.all():
+            held_out = place < place.max()
+    return index[~held_out], index[held_out]
+
+
+def uniform_of(content: np.ndarray, seed: int) -> np.ndarray:
+    """A number in [0, 1) for each content hash, uint64 (N,) -> float64 (N,)."""
+    salt = np.frombuffer(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), np.uint64)
+    return (mix(content ^ salt) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def mix(h: np.ndarray) -> np.ndarray:
+    """A bijection of 64-bit integers in which every bit depends on every other (SplitMix64; Steele, Lea, Flood 2014)."""
+    h = h + np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def hash_bytes(data: bytes | memoryview) -> int:
+    """64 bits that identify raw content (BLAKE2b)."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def hash_rows(array: np.ndarray, chunk: int = 4096) -> np.ndarray:
+    """`hash_bytes` of every row's bytes in C order, (N, ...) -> uint64 (N,)."""
+    content = np.empty(len(array), np.uint64)
+    for start in range(0, len(array), chunk):
+        rows = np.ascontiguousarray(array[start : start + chunk])
+        flat = rows.reshape(len(rows), -1).view(np.uint8)
+        content[start : start + len(rows)] = [hash_bytes(row.data) for row in flat]
+    return content
+
+
+def fingerprint(content: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]) -> str:
+    """sha256 (hexadecimal) over contents and labels in order: it identifies the data, not where it lies."""
+    digest = hashlib.sha256(b"accord samples 1\0")
+    digest.update(np.ascontiguousarray(content, "<u8").tobytes())
+    if labels is not None:
+        digest.update(b"\0labels\0" + np.ascontiguousarray(labels, "<i8").tobytes())
+        digest.update("\0".join(classes).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def duplicates(content: np.ndarray) -> int:
+    """How many items repeat an earlier one."""
+    return len(content) - len(np.unique(content))
