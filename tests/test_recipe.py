@@ -117,7 +117,7 @@ def test_bad_065_wrong_types_are_not_converted(assignment: str) -> None:
         "training.batch_size=1",
         "training.seed=-1",
         "objective.variance=-1.0",
-        "pairing.augment.crop_scale=[0.5]",
+        "pairing.augment.ratio=[0.5]",
     ],
 )
 def test_bad_066_bounds_are_stated(assignment: str) -> None:

@@ -36,7 +36,7 @@ class _AllReduceSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
@@ -47,7 +47,7 @@ def all_reduce_sum(t: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Sum of `t` over all ranks, differentiable; `t` itself in one process. Every rank must call it, with equal shapes."""
     if world_size() == 1:
         return t
-    total: Tensor = _AllReduceSum.apply(t)
+    total: Tensor = _AllReduceSum.apply(t)  # type: ignore[no-untyped-call]
     return total
 
 

@@ -34,22 +34,27 @@ class Data(Section):
     max_bad_fraction: Fraction = 0.01
 
 
-class Augment(Section):
-    """Random changes that make two views of one image; unset values come from the preset of the image's kind."""
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 
-    preset: Literal["photo", "grey", "digits", "vector"] | None = None
-    crop_scale: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
-    crop_ratio: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+
+class Augment(Section):
+    """Random changes that make a view; what is unset comes from the preset of the kind of data."""
+
+    preset: Literal["photo", "grey_photo", "digits", "vector"] | None = None
+    scale: Bounds | NotNegative | None = None
+    ratio: Bounds | None = None
     flip: Fraction | None = None
-    brightness: NotNegative | None = None
-    contrast: NotNegative | None = None
-    saturation: NotNegative | None = None
+    rotate: NotNegative | None = None
+    shift: Fraction | None = None
+    jitter: Fraction | None = None
+    brightness: Fraction | None = None
+    contrast: Fraction | None = None
+    saturation: Fraction | None = None
     hue: Annotated[float, Field(ge=0, le=0.5)] | None = None
-    colour: Fraction | None = None
     grey: Fraction | None = None
     blur: Fraction | None = None
+    blur_sigma: Bounds | None = None
     solarise: Fraction | None = None
-    rotate: NotNegative | None = None
     noise: NotNegative | None = None
     mask: Fraction | None = None
 
@@ -64,11 +69,16 @@ class Pairing(Section):
     augment: Augment = Augment()
 
 
-class PatchEncoder(Section):
-    """The default image encoder for CPUs."""
+class ConvEncoder(Section):
+    """The default for images on a CPU: few wide convolutions at low resolution, pooled at every scale."""
 
-    name: Literal["patch"]
-    width: Count | None = None
+    name: Literal["multiscale"]
+    stem_width: Count = 64
+    stem_kernel: Count = 6
+    stem_stride: Count = 2
+    widths: list[Count] = [128, 256]
+    blocks: list[Annotated[int, Field(ge=0)]] = [1, 1]
+    pool_grids: list[Annotated[int, Field(ge=0)]] = [2, 2, 1]
 
 
 class ResNetEncoder(Section):
@@ -109,7 +119,7 @@ class HuggingFaceEncoder(Section):
 
 
 EncoderSection = Annotated[
-    PatchEncoder | ResNetEncoder | ViTEncoder | MLPEncoder | TimmEncoder | HuggingFaceEncoder,
+    ConvEncoder | ResNetEncoder | ViTEncoder | MLPEncoder | TimmEncoder | HuggingFaceEncoder,
     Field(discriminator="name"),
 ]
 

@@ -263,11 +263,14 @@ def _last_of_each_step(lines: list[View]) -> list[View]:
     steps: list[int] = []
     for line in lines:
         step = line.index("step")
-        while steps and steps[-1] >= step:
+        while steps and steps[-1] > step:
             steps.pop()
             kept.pop()
-        steps.append(step)
-        kept.append(line)
+        if steps and steps[-1] == step:
+            kept[-1] = View({**kept[-1].values, **line.values}, line.where)
+        else:
+            steps.append(step)
+            kept.append(line)
     return kept
 
 
@@ -286,17 +289,20 @@ def _sprite(run: Path, about: View) -> Sprite | None:
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
     if width < columns * side or height < -(-count // columns) * side or width * height > MAX_SPRITE_PIXELS:
         raise damaged(f"{width} x {height} pixels do not fit {count} thumbnails of {side} pixels", where)
-    return Sprite(_encode(data, where), side, columns, count, width, height)
+    return Sprite(_encode(data, (width, height), where), side, columns, count, width, height)
 
 
-def _encode(data: bytes, where: str) -> str:
+def _encode(data: bytes, size: tuple[int, int], where: str) -> str:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            picture = image.convert("L" if image.mode in ("1", "L") else "RGB")
+            fits = image.size == size
+            picture = image.convert("L" if image.mode in ("1", "L") else "RGB") if fits else image
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise damaged(f"the picture cannot be decoded ({printable(str(error))})", where) from None
+    if not fits:
+        raise damaged("its header contradicts itself", where)
     out, kind = io.BytesIO(), "png"
     picture.save(out, "PNG", optimize=True)
     if out.tell() > MAX_PNG_BYTES:

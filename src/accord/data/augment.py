@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -32,7 +31,7 @@ class Augmentation:
         contrast: factor in [1 - value, 1 + value], around the mean luma of the image.
         saturation: factor in [1 - value, 1 + value].
         hue: turn in [-value, value], at most 0.5 (half the colour circle).
-        grey: probability that the colour is dropped.
+        greyscale: probability that the colour is dropped.
         blur: probability of a Gaussian blur.
         blur_sigma: bounds of its standard deviation, pixels of the view.
         solarise: probability that values above one half are inverted.
@@ -52,7 +51,7 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    grey: float = 0.0
+    greyscale: float = 0.0
     blur: float = 0.0
     blur_sigma: Range = (0.1, 2.0)
     solarise: float = 0.0
@@ -80,11 +79,11 @@ class Augmentation:
             contrast=0.4,
             saturation=0.4,
             hue=0.1,
-            grey=0.2,
+            greyscale=0.2,
         )
 
     @classmethod
-    def grey_photo(cls) -> Augmentation:
+    def grey(cls) -> Augmentation:
         """For photographs without colour: as `photo`, without saturation, hue and grey."""
         return cls(scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4)
 
@@ -189,13 +188,13 @@ def _recolour(view: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
     """Brightness, contrast, saturation, hue and grey, clamped to [0, 1] once."""
     ranges = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
     coloured = view.shape[1] == 3
-    if not any(ranges[:2]) and not (coloured and (any(ranges) or augmentation.grey)):
+    if not any(ranges[:2]) and not (coloured and (any(ranges) or augmentation.greyscale)):
         return view.clamp_(0, 1)
     u = draws.uniform("colour", 6)
     jitter = (u[:, 4] < augmentation.jitter).float()[:, None] * view.new_tensor(ranges)
     brightness, contrast, saturation, hue = (jitter * (2 * u[:, :4] - 1)).unbind(1)
     if coloured:
-        grey = (u[:, 5] < augmentation.grey).float()
+        grey = (u[:, 5] < augmentation.greyscale).float()
         linear, offset = colour.colour_matrix(1 + brightness, 1 + contrast, 1 + saturation, hue, grey)
         return colour.apply_colour(view, linear, offset).clamp_(0, 1)
     return colour.apply_tone(view, 1 + brightness, 1 + contrast).clamp_(0, 1)
@@ -225,18 +224,23 @@ def _check(name: str, value: float, low: float, high: float, *, open_end: bool =
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high or (open_end and value == high):
         bounds = f"[{low:g}, {high:g}" + (")" if open_end else "]")
-        raise UsageError(f"{name}: expected a number in {bounds}, got {value!r}", where=name, help=f"set {name} within {bounds}")
+        raise UsageError(
+            f"{name}: expected a number in {bounds}, got {value!r}", where=name, help=f"set {name} within {bounds}"
+        )
 
 
 def _range(name: str, value: Range, low: float, high: float) -> Range:
     """Two numbers within bounds, in order."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise UsageError(f"{name}: expected two numbers (low, high), got {value!r}", where=name, help=f"e.g. {name} = [{low:g}, {high:g}]")
+        raise UsageError(
+            f"{name}: expected two numbers (low, high), got {value!r}",
+            where=name,
+            help=f"e.g. {name} = [{low:g}, {high:g}]",
+        )
     for bound in value:
         _check(name, bound, low, high)
     if value[0] > value[1]:
-        raise UsageError(f"{name}: the lower bound {value[0]:g} is above the upper bound {value[1]:g}", where=name, help="swap them")
+        raise UsageError(
+            f"{name}: the lower bound {value[0]:g} is above the upper bound {value[1]:g}", where=name, help="swap them"
+        )
     return float(value[0]), float(value[1])
-
-
-assert math.isclose(sum(colour.LUMA), 1)

@@ -29,7 +29,9 @@ def colour_matrix(
     $b = f_b (1 - f_c)\,\bar\ell$ of the image before.
 
     Args:
-        brightness, contrast, saturation: factors; 1 changes nothing.
+        brightness: factor, (batch,) as all of them; 1 changes nothing.
+        contrast: factor; 1 changes nothing.
+        saturation: factor; 1 changes nothing.
         hue: turns, in [-0.5, 0.5]; 0 changes nothing.
         grey: 1 where the colour is dropped, else 0.
     """
@@ -70,7 +72,9 @@ def blur(images: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], l
         largest: fixes the width of the kernel, so that it does not depend on the other samples of the batch.
     """
     batch, channels, height, width = images.shape
-    radius = min(math.ceil(math.sqrt(-2 * math.log(NEGLIGIBLE)) * largest), height - 1, width - 1, math.ceil(4 * largest))
+    radius = min(
+        math.ceil(math.sqrt(-2 * math.log(NEGLIGIBLE)) * largest), height - 1, width - 1, math.ceil(4 * largest)
+    )
     kernel = gaussian(sigma, radius).repeat_interleave(channels, 0)
     flat = F.pad(images.reshape(1, -1, height, width), (radius, radius, radius, radius), mode="reflect")
     flat = F.conv2d(flat, kernel[:, None, :, None], groups=batch * channels)
@@ -88,4 +92,6 @@ def gaussian(sigma: Float[Tensor, " batch"], radius: int) -> Float[Tensor, "batc
 
 def solarise(images: Float[Tensor, "batch c h w"], on: Float[Tensor, " batch"]) -> Tensor:
     """Values above one half become one minus themselves where `on` is 1, in place: min(p, 1 - p) for p in [0, 1]."""
-    return torch.minimum(images, torch.addcmul(images.new_ones(()), images, on[:, None, None, None], value=-1), out=images)
+    return torch.minimum(
+        images, torch.addcmul(images.new_ones(()), images, on[:, None, None, None], value=-1), out=images
+    )

@@ -20,7 +20,10 @@ ATTEMPTS = 10
 
 
 class Window(NamedTuple):
-    """Where each sample is read, each (batch,): centre and size in fractions of the canvas (a negative width is a flip), angle in radians."""
+    """Where each sample is read, each (batch,): centre and size in fractions of the canvas, angle in radians.
+
+    A negative width is a mirror image.
+    """
 
     x: Tensor
     y: Tensor
@@ -112,7 +115,10 @@ def _resample_separable(images: Tensor, window: Window, size: int) -> Tensor:
 
 
 def axis_weights(centre: Float[Tensor, " batch"], extent: Tensor, size: int, source: int) -> Tensor:
-    r"""(batch, size, source): the triangle filter $\max(0, 1 - |p - j| / \max(1, |step|))$ around each output pixel's place p, rows summing to 1."""
+    r"""Antialiased bilinear weights, (batch, size, source), rows summing to 1.
+
+    $w_{pj} \propto \max(0, 1 - |c_p - j| / \max(1, |step|))$ for output pixel p, whose centre lies at $c_p$ in source pixels.
+    """
     step = extent * (source / size)
     first = centre * source - 0.5 - step * ((size - 1) / 2)
     place = torch.addcmul(first[:, None], step[:, None], torch.arange(size, dtype=step.dtype, device=step.device))

@@ -52,7 +52,7 @@ class TwoViews(Pairing):
         self.local_augmentation = local_augmentation
 
     def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
-        """x and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
+        """X and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
         augmentation = self.augmentation or default_augmentation(batch)
         if isinstance(augmentation, VectorAugmentation):
             x, y = (augment_vectors(batch, draws.fork(view), augmentation) for view in (0, 1))
@@ -81,7 +81,7 @@ def two_views(
     """Pairs of two random views of the same sample: x is one, y the other.
 
     Args:
-        augmentation: what makes a view; by default photo for 3 channels, grey_photo for others, noise and masks for vectors.
+        augmentation: what makes a view; by default photo for 3 channels, grey for others, noise and masks for vectors.
         size: side of the views in pixels; by default that of the images as they are stored.
         local: 0, or how many small crops x consists of, while y is one full view (multi-crop, Caron et al. 2020, arXiv:2006.09882).
         local_size: side of the small crops; by default half of `size`.
@@ -92,7 +92,11 @@ def two_views(
     """
     for name, value, low in (("size", size, 4), ("local", local, 0), ("local_size", local_size, 4)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
-            raise UsageError(f"{name}: expected a whole number of at least {low}, got {value!r}", where=name, help=f"set {name} to {low} or more")
+            raise UsageError(
+                f"{name}: expected a whole number of at least {low}, got {value!r}",
+                where=name,
+                help=f"set {name} to {low} or more",
+            )
     return TwoViews(augmentation, size, local, local_size, local_augmentation)
 
 
@@ -100,4 +104,4 @@ def default_augmentation(batch: Tensor) -> Augmentation | VectorAugmentation:
     """What suits samples of this shape when nothing else is said."""
     if batch.ndim == 2:
         return VectorAugmentation()
-    return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey_photo()
+    return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey()

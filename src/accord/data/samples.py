@@ -157,10 +157,10 @@ def uniform_of(content: np.ndarray, seed: int) -> np.ndarray:
 
 def mix(h: np.ndarray) -> np.ndarray:
     """A bijection of 64-bit integers in which every bit depends on every other (SplitMix64; Steele, Lea, Flood 2014)."""
-    h = h + np.uint64(0x9E3779B97F4A7C15)
+    h = np.asarray(h + np.uint64(0x9E3779B97F4A7C15), np.uint64)
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+    return np.asarray(h ^ (h >> np.uint64(31)))
 
 
 def hash_bytes(data: bytes | memoryview) -> int:

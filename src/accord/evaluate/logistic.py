@@ -29,13 +29,13 @@ class Problem(NamedTuple):
     weight: Tensor
 
     def value_and_gradient(self, w: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (*problems,) and its gradient at `w` (*problems, dim + 1, classes); the bias, the last row, is not penalised."""
-        log_p = torch.log_softmax(self.x @ w, dim=-1)
+        """Loss (*problems,) and its gradient at `w` (*problems, classes, dim + 1); the bias, the last column, is not penalised."""
+        log_p = torch.log_softmax(self.x @ w.mT, dim=-1)
         loss = -((self.target * log_p).sum(-1) * self.weight).sum(-1)
         residual = (log_p.exp() - self.target) * self.weight[..., None]
-        gradient = self.x.mT @ residual
-        penalised = w[..., :-1, :]
-        gradient[..., :-1, :] += strength[..., None, None] * penalised
+        gradient = residual.mT @ self.x  # ten times as fast as its transpose where classes are few
+        penalised = w[..., :-1]
+        gradient[..., :-1] += strength[..., None, None] * penalised
         return loss + 0.5 * strength * penalised.square().sum((-2, -1)), gradient
 
 
@@ -48,18 +48,18 @@ def fit(
     problem: Problem,
     strength: Tensor,
     precondition: Callable[[Tensor], Tensor],
-    start: Float[Tensor, "*problems dim_plus_1 classes"],
+    start: Float[Tensor, "*problems classes dim_plus_1"],
     *,
     iterations: int = 100,
     tolerance: float = 1e-5,
     memory: int = 8,
-) -> Float[Tensor, "*problems dim_plus_1 classes"]:
+) -> Float[Tensor, "*problems classes dim_plus_1"]:
     """The weights of each problem; stops when no problem can gain more than about `tolerance` nats.
 
     Args:
         problem: data of the problems.
         strength: lambda of each, broadcasting to (*problems,).
-        precondition: solves (curvature bound) u = g for u, (*problems, dim + 1, classes) to the same.
+        precondition: solves (curvature bound) u = g for u, (*problems, classes, dim + 1) to the same.
         start: where to start.
         iterations: at most so many steps.
         tolerance: on half the predicted decrease, in the units of the loss.

@@ -1,7 +1,7 @@
 r"""Sliced statistics: how far projections on random unit directions are from a standard normal, in bounded memory.
 
-$\frac{1}{K}\sum_{k} T(a_k \cdot z_1, \dots, a_k \cdot z_N)$, $\lVert a_k \rVert = 1$, evaluated a block of slices at a time. The gradient of each
-block is computed with its value, so neither pass ever holds more than one block.
+$\frac{1}{K}\sum_{k} T(a_k \cdot z_1, \dots, a_k \cdot z_N)$, $\lVert a_k \rVert = 1$, evaluated a block of slices at a time.
+The gradient of each block is computed with its value, so neither pass ever holds more than one block.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _SlicedMean(torch.autograd.Function):
         return value.mul_(scale)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return all_reduce_sum(grad_output) * gradient, None, None, None
@@ -88,7 +88,8 @@ class _SlicedMean(torch.autograd.Function):
 def sliced_mean(s: Tensor, a: Tensor, statistic: Statistic, *, elements: int) -> Tensor:
     """Mean over slices and views of `statistic`; at most about `elements` projections are held at a time."""
     rows = math.prod(s.shape[:-1])
-    value: Tensor = _SlicedMean.apply(s, a.to(s), statistic, max(1, elements // rows))
+    block = max(1, elements // rows)
+    value: Tensor = _SlicedMean.apply(s, a.to(s), statistic, block)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -121,7 +122,10 @@ def epps_pulley(u: Float[Tensor, "*views n k"], *, knots: int, t_max: float) -> 
 
 
 def normal_quantiles(u: Float[Tensor, "*views n k"]) -> tuple[Tensor, Tensor]:
-    r"""Mean over ranks of $(u_{(i)} - \Phi^{-1}(i/(N+1)))^2$ for each column, $u_{(1)} \le \dots \le u_{(N)}$ (VISReg, arXiv:2606.02572)."""
+    r"""Mean over i of $(u_{(i)} - \Phi^{-1}(i/(N+1)))^2$ for each column in ascending order, $u_{(1)} \le \dots \le u_{(N)}$.
+
+    VISReg, arXiv:2606.02572.
+    """
     rows, own = gather_rows(u)
     n = rows.shape[-2]
     quantiles = torch.special.ndtri(torch.arange(1, n + 1, dtype=torch.float64) / (n + 1)).to(u)

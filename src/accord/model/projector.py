@@ -1,0 +1,61 @@
+"""The projector (expander): features to embeddings, Linear - norm - ReLU, ..., Linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from accord.errors import UsageError
+from accord.model.batch_norm import BatchNorm1d
+
+Norm = Callable[[int], nn.Module]
+"""Width to a layer that normalises (batch, width): BatchNorm1d, torch.nn.LayerNorm, ..."""
+
+
+class Projector(nn.Module):
+    """A multi-layer perceptron from features to the embeddings that carry the energy; probes read what comes before it.
+
+    Args:
+        feature_dim: width of the features.
+        dim: width of the embeddings.
+        hidden: widths of the hidden layers; () for one linear map.
+        norm: layer after each hidden linear map, made from its width; None for none. A linear map before it has no bias.
+        final_norm: end with a batch norm without scale and shift. For Barlow Twins: then the mean squared error of two
+            embeddings is 2 (1 - mean_i C_ii) with C their cross-correlation, so that the served energy is what was trained.
+
+    Raises:
+        UsageError: a width below 1.
+
+    As in VICReg and Barlow Twins (arXiv:2105.04906, arXiv:2103.03230).
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        dim: int,
+        *,
+        hidden: tuple[int, ...] = (2048,),
+        norm: Norm | None = BatchNorm1d,
+        final_norm: bool = False,
+    ):
+        super().__init__()
+        if min(feature_dim, dim, *hidden) < 1:
+            raise UsageError(f"a projector needs widths >= 1, got {feature_dim} -> {hidden} -> {dim}")
+        self.feature_dim = feature_dim
+        self.dim = dim
+        layers: list[nn.Module] = []
+        width = feature_dim
+        for wide in hidden:
+            layers += [nn.Linear(width, wide, bias=norm is None), *([] if norm is None else [norm(wide)]), nn.ReLU()]
+            width = wide
+        layers.append(nn.Linear(width, dim, bias=not final_norm))
+        if final_norm:
+            layers.append(BatchNorm1d(dim, affine=False))
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch dim"]:
+        """The embeddings."""
+        embedding: Tensor = self.net(features)
+        return embedding

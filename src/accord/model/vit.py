@@ -1,0 +1,259 @@
+r"""Vision transformers without classifier, with the field's layout and parameter names.
+
+Dosovitskiy et al. 2021, arXiv:2010.11929; fixed 2-D sine-cosine positions as in MoCo v3 (Chen, Xie, He 2021, arXiv:2104.02057).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from accord.errors import UsageError
+
+
+class PatchEmbed(nn.Module):
+    """A linear map of each patch: a convolution whose stride is its kernel."""
+
+    def __init__(self, patch: int, channels: int, dim: int):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, dim, patch, patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channel, height, width) to (batch, dim, rows, columns)."""
+        patches: Tensor = self.proj(x)
+        return patches
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, token, dim) to the same."""
+        batch, tokens, dim = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        y: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
+        return y
+
+
+class Mlp(nn.Module):
+    """Linear - GELU - Linear on each token."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, token, dim) to the same."""
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, token, dim) to the same."""
+        x = x + self.attn(self.norm1(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
+class ViT(nn.Module):
+    """A vision transformer: (batch, channel, height, width) to (batch, feature_dim).
+
+    Takes images of any size whose sides are multiples of the patch; learned positions are interpolated to it.
+
+    Args:
+        image_size: side of the images it is made for.
+        patch: side of a patch.
+        dim: width of a token, a multiple of `heads` (and of 4 for "sincos" positions); the `feature_dim`.
+        depth: number of blocks.
+        heads: number of attention heads.
+        mlp_ratio: hidden width of each block's MLP over `dim`.
+        channels: of the input.
+        positions: "sincos", fixed, or "learned".
+        pool: the feature is the "mean" of the patch tokens or an extra token, "cls".
+
+    Raises:
+        UsageError: a patch that does not divide the size, widths that do not divide, an unknown word.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        patch: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        channels: int = 3,
+        positions: Literal["sincos", "learned"] = "sincos",
+        pool: Literal["mean", "cls"] = "mean",
+    ):
+        super().__init__()
+        _require_words(positions, pool)
+        if dim % heads or (positions == "sincos" and dim % 4):
+            raise UsageError(f"dim must be a multiple of heads (and of 4 with sincos positions), got {dim} and {heads}")
+        self.patch = patch
+        self.grid = _grid(image_size, image_size, patch)
+        self.feature_dim = dim
+        self.patch_embed = PatchEmbed(patch, channels, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
+        tokens = self.grid[0] * self.grid[1] + (pool == "cls")
+        self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim)) if positions == "learned" else None
+        self.register_buffer(
+            "positions", sincos_2d(self.grid, dim) if positions == "sincos" else None, persistent=False
+        )
+        self.blocks = nn.Sequential(*[Block(dim, heads, mlp_ratio) for _ in range(depth)])
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self._initialise()
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
+        """Features: the mean of the patch tokens, or the extra token, after the last norm."""
+        tokens = self.norm(self.blocks(self._tokens(x)))
+        features: Tensor = tokens.mean(1) if self.cls_token is None else tokens[:, 0]
+        return features
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        grid = _grid(x.shape[-2], x.shape[-1], self.patch)
+        tokens = self.patch_embed(x).flatten(2).transpose(1, 2)
+        if self.pos_embed is None:
+            tokens = tokens + (self.positions if grid == self.grid else sincos_2d(grid, self.feature_dim)).to(tokens)
+        else:
+            tokens = tokens + self._learned(grid).to(tokens)
+        if self.cls_token is None:
+            return tokens
+        first = self.cls_token if self.pos_embed is None else self.cls_token + self.pos_embed[:, :1]
+        return torch.cat([first.to(tokens).expand(len(tokens), -1, -1), tokens], dim=1)
+
+    def _learned(self, grid: tuple[int, int]) -> Tensor:
+        """Positions of the patches, (1, tokens, dim), bicubic where the grid is not the one they were learned on."""
+        assert self.pos_embed is not None
+        patches = self.pos_embed if self.cls_token is None else self.pos_embed[:, 1:]
+        if grid == self.grid:
+            return patches
+        image = patches.transpose(1, 2).unflatten(2, self.grid)
+        resized: Tensor = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
+        return resized.flatten(2).transpose(1, 2)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        fan_in = self.patch_embed.proj.weight[0].numel()
+        nn.init.trunc_normal_(self.patch_embed.proj.weight, std=fan_in**-0.5)
+        nn.init.zeros_(self.patch_embed.proj.bias)  # type: ignore[arg-type]
+        for parameter in (self.cls_token, self.pos_embed):
+            if parameter is not None:
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+
+def sincos_2d(grid: tuple[int, int], dim: int) -> Float[Tensor, "tokens dim"]:
+    r"""Sines and cosines of column and row at dim / 4 frequencies $10000^{-4k/\mathrm{dim}}$, row-major over the grid."""
+    frequency = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row, column = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    angles = [position.reshape(-1, 1) * frequency for position in (column, row)]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()
+
+
+def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    if patch < 1 or height % patch or width % patch or min(height, width) < patch:
+        raise UsageError(
+            f"patches of {patch} pixels do not divide an image of {height} x {width}",
+            help="choose a patch that divides both sides, or resize the images",
+        )
+    return height // patch, width // patch
+
+
+def _require_words(positions: str, pool: str) -> None:
+    if positions not in ("sincos", "learned"):
+        raise UsageError(f"positions is 'sincos' or 'learned', got {positions!r}")
+    if pool not in ("mean", "cls"):
+        raise UsageError(f"pool is 'mean' or 'cls', got {pool!r}")
+
+
+def vit_tiny(
+    *,
+    image_size: int = 224,
+    patch: int = 16,
+    channels: int = 3,
+    positions: Literal["sincos", "learned"] = "sincos",
+    pool: Literal["mean", "cls"] = "mean",
+) -> ViT:
+    """ViT-Ti: width 192, 12 blocks, 3 heads, 5.5 million parameters."""
+    return ViT(
+        image_size=image_size,
+        patch=patch,
+        dim=192,
+        depth=12,
+        heads=3,
+        channels=channels,
+        positions=positions,
+        pool=pool,
+    )
+
+
+def vit_small(
+    *,
+    image_size: int = 224,
+    patch: int = 16,
+    channels: int = 3,
+    positions: Literal["sincos", "learned"] = "sincos",
+    pool: Literal["mean", "cls"] = "mean",
+) -> ViT:
+    """ViT-S: width 384, 12 blocks, 6 heads, 21.7 million parameters."""
+    return ViT(
+        image_size=image_size,
+        patch=patch,
+        dim=384,
+        depth=12,
+        heads=6,
+        channels=channels,
+        positions=positions,
+        pool=pool,
+    )
+
+
+def vit_base(
+    *,
+    image_size: int = 224,
+    patch: int = 16,
+    channels: int = 3,
+    positions: Literal["sincos", "learned"] = "sincos",
+    pool: Literal["mean", "cls"] = "mean",
+) -> ViT:
+    """ViT-B: width 768, 12 blocks, 12 heads, 85.8 million parameters."""
+    return ViT(
+        image_size=image_size,
+        patch=patch,
+        dim=768,
+        depth=12,
+        heads=12,
+        channels=channels,
+        positions=positions,
+        pool=pool,
+    )

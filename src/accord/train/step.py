@@ -1,0 +1,101 @@
+"""One step of training, in a dozen lines, and the guard that lets no update through that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from accord.data.pair import Pair
+from accord.errors import Diverged
+from accord.objective.loss import Loss, Objective
+from accord.train.device import Device
+
+
+def train_step(objective: Objective, optimizer: Optimizer, pair: Pair, guard: Guard, device: Device) -> Loss:
+    """Objective, gradient, update: the new weights are those of the descent, or, if anything was not finite, the old ones."""
+    guard.remember()
+    with device.autocast():
+        loss = objective(pair)
+    optimizer.zero_grad()
+    loss.total.backward()
+    guard.judge(loss)
+    optimizer.step()
+    guard.restore()
+    return loss
+
+
+class Guard:
+    """Keeps weights, optimiser and buffers as they were before a step whose loss or gradient is not finite, and all later ones.
+
+    The judgement is a number on the device (`found_inf`, which the optimiser reads there), so no step waits for it. `bad_step` reads
+    it. On a CPU reading costs nothing; do it after each step. Elsewhere do it now and then: what followed changed nothing.
+
+    Args:
+        objective: what is trained; its buffers (running statistics) are guarded too, for the forward pass changes them.
+        optimizer: a fused one of torch, or `LayerwiseSGD`.
+    """
+
+    def __init__(self, objective: Objective, optimizer: Optimizer):
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        self.buffers = list(objective.buffers())
+        self.names = [*objective.terms, "total"]
+        reference = self.parameters[0]
+        self.found = torch.zeros((), device=reference.device)
+        self.steps = torch.zeros((), device=reference.device)
+        self.culprits = torch.zeros(len(self.names) + 1, device=reference.device)
+        self._kept: list[Tensor] = []
+        optimizer.found_inf = self.found  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Before the forward pass."""
+        self._kept = [b.clone() for b in self.buffers]
+
+    @torch.no_grad()
+    def judge(self, loss: Loss) -> None:
+        """After the backward pass: is everything finite?"""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        values = [*loss.terms.values(), loss.total.detach(), nn.utils.get_total_norm(gradients)]
+        culprits = 1 - torch.stack([v.float() for v in values]).isfinite().float()
+        self.culprits.copy_(torch.where(self.found > 0, self.culprits, culprits))
+        self.found.copy_(self.culprits.amax())
+        self.steps += 1 - self.found
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """After the update: buffers go back if it was not made."""
+        for buffer, kept in zip(self.buffers, self._kept, strict=True):
+            buffer.copy_(torch.where(self.found > 0, kept, buffer))
+
+    def check(self, first: int, keys: Sequence[Sequence[str]]) -> None:
+        """Reads the judgement.
+
+        Args:
+            first: number of the first step since the last check, from 1.
+            keys: the samples of each step since then.
+
+        Raises:
+            Diverged: with step, term and batch, if one of these steps was not finite.
+        """
+        good = int(self.steps)
+        self.steps.zero_()
+        if not self.found:
+            return
+        batch = keys[good]
+        shown = ", ".join(batch[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
+        raise Diverged(
+            f"{self._culprit()} is not finite at step {first + good}; the update was not made",
+            where=f"batch of step {first + good}: {shown}",
+            help="lower the learning rate or lengthen the warm-up; if it is always this batch, look at its samples",
+        )
+
+    def _culprit(self) -> str:
+        """The first thing that went wrong: a term, then their sum, then the gradient."""
+        bad = self.culprits.tolist()
+        terms = [name for name, wrong in zip(self.names[:-1], bad, strict=False) if wrong]
+        if terms:
+            return f"the term{'s' if len(terms) > 1 else ''} {' and '.join(terms)} of the loss"
+        return "the loss" if bad[len(self.names) - 1] else "the gradient"
