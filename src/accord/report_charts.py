@@ -151,7 +151,9 @@ WIDTH, HEIGHT = 400, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 388, 12, 186
 
 
-def picture(title: str, description: str, *children: str, width: float = WIDTH, height: float = HEIGHT, key: str | None = None) -> Html:
+def picture(
+    title: str, description: str, *children: str, width: float = WIDTH, height: float = HEIGHT, key: str | None = None
+) -> Html:
     """An SVG with its text alternative."""
     return tag(
         "svg",
@@ -197,7 +199,12 @@ def line_path(x: Axis, y: Axis, at: Sequence[float], values: Sequence[float | No
 
 
 def line_chart(
-    title: str, steps: Sequence[float], series: Sequence[Series], *, events: Sequence[tuple[float, str]] = (), key: str | None = None
+    title: str,
+    steps: Sequence[float],
+    series: Sequence[Series],
+    *,
+    events: Sequence[tuple[float, str]] = (),
+    key: str | None = None,
 ) -> Html:
     """Lines over training steps. The scale is logarithmic where values are positive and span more than a factor of 50."""
     values = [v for one in series for v in one.values if v is not None]
@@ -215,7 +222,13 @@ def line_chart(
     ends = "; ".join(f"{one.name}: {trend(one.values)}" for one in series)
     cursor = tag("path", d=f"M0 {BOTTOM}V{TOP}", class_="cursor")
     return picture(
-        title, f"Lines over training steps, {scale}. {ends}.", axes(x, y, "step", "log" if log else ""), *marks, *lines, cursor, key=key
+        title,
+        f"Lines over training steps, {scale}. {ends}.",
+        axes(x, y, "step", "log" if log else ""),
+        *marks,
+        *lines,
+        cursor,
+        key=key,
     )
 
 
@@ -225,13 +238,17 @@ def trend(values: Sequence[float | None]) -> str:
     return f"from {figure(given[0])} to {figure(given[-1])}" if given else "no values"
 
 
-def histogram(title: str, edges: Sequence[float], counts: Sequence[tuple[str, str, Sequence[float]]], *, x_name: str) -> Html:
+def histogram(
+    title: str, edges: Sequence[float], counts: Sequence[tuple[str, str, Sequence[float]]], *, x_name: str
+) -> Html:
     """Filled steps, each scaled to shares of its own total so that unequal counts compare."""
     shares = [(name, style, [100 * c / (sum(n) or 1) for c in n]) for name, style, n in counts]
     x = linear(edges, LEFT, RIGHT, tight=True)
     y = linear([0, *(v for _, _, n in shares for v in n)], BOTTOM, TOP + 8, count=3)
     steps = [tag("path", d=step_path(x, y, edges, n), class_=f"fill {style}") for _, style, n in shares]
-    means = "; ".join(f"{name}: most often at {figure(edges[max(range(len(n)), key=n.__getitem__)])}" for name, _, n in shares)
+    means = "; ".join(
+        f"{name}: most often at {figure(edges[max(range(len(n)), key=n.__getitem__)])}" for name, _, n in shares
+    )
     return picture(title, f"Share of pairs at each {x_name}. {means}.", axes(x, y, x_name, "% of pairs"), *steps)
 
 
@@ -262,11 +279,19 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, chance: flo
         at += 26
         for bar in group:
             end = x.at(bar.value)
-            parts.append(tag("rect", x=left, y=at, width=max(end - left, 1), height=thick, rx=3.0, class_=f"bar {bar.style}"))
+            parts.append(
+                tag("rect", x=left, y=at, width=max(end - left, 1), height=thick, rx=3.0, class_=f"bar {bar.style}")
+            )
             reach = end
             if bar.spread:
                 reach = x.at(min(bar.value + bar.spread, 1))
-                parts.append(tag("path", d=f"M{short(x.at(max(bar.value - bar.spread, 0)))} {short(at + thick / 2)}H{short(reach)}", class_="spread"))
+                parts.append(
+                    tag(
+                        "path",
+                        d=f"M{short(x.at(max(bar.value - bar.spread, 0)))} {short(at + thick / 2)}H{short(reach)}",
+                        class_="spread",
+                    )
+                )
             parts.append(tag("text", percent(bar.value), x=reach + 7, y=at + 13.5, class_="value"))
             at += thick + 4
         at += gap - 26
@@ -278,4 +303,33 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, chance: flo
         grid.append(tag("text", "guessing", x=x.at(chance) + 4, y=bottom - 3.0, class_="name"))
     grid.append(tag("text", "% right", x=right, y=bottom + 17, class_="name end"))
     words = "; ".join(f"{name}: " + ", ".join(f"{b.name} {percent(b.value)}" for b in group) for name, group in groups)
-    return picture(title, f"Bars. {words}.", tag("path", d=f"M{left} {short(bottom)}H{short(right - 58)}", class_="axis"), *grid, *parts, width=right, height=bottom + 22)
+    return picture(
+        title,
+        f"Bars. {words}.",
+        tag("path", d=f"M{left} {short(bottom)}H{short(right - 58)}", class_="axis"),
+        *grid,
+        *parts,
+        width=right,
+        height=bottom + 22,
+    )
+
+
+def spectrum_chart(values: Sequence[float], rank: float | None) -> Html:
+    """Singular values in descending order on a logarithmic scale, with a mark at the effective rank."""
+    places, positive = [float(i) for i in range(1, len(values) + 1)], [v for v in values if v > 0]
+    x = linear([1.0, max(2.0, places[-1])], LEFT, RIGHT, tight=True)
+    floor = max(positive, default=1.0) * 1e-6
+    y = logarithmic([max(v, floor) for v in positive] or [1.0], BOTTOM, TOP)
+    line = line_path(x, y, places, [max(v, floor) if v > 0 else None for v in values])
+    marks = []
+    if rank is not None and x.low <= rank <= x.high:
+        marks.append(
+            tag(
+                "path",
+                tag("title", f"effective rank {figure(rank)}"),
+                d=f"M{short(x.at(rank))} {BOTTOM}V{TOP}",
+                class_="event",
+            )
+        )
+    words = f"{len(values)} singular values, {trend(values)}."
+    return picture("Spectrum", words, axes(x, y, "direction", "log"), *marks, tag("path", d=line, class_="line s1"))

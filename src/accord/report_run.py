@@ -156,7 +156,9 @@ def read_run(run: Path) -> Run:
         EnvironmentFault: for a file that cannot be read.
     """
     if not run.is_dir():
-        raise UsageError("no such run directory", where=str(run), help="name the directory `accord train` wrote", code="E210")
+        raise UsageError(
+            "no such run directory", where=str(run), help="name the directory `accord train` wrote", code="E210"
+        )
     notes: list[str] = []
     recipe_text, recipe = _toml(run, "recipe.toml")
     metrics = list(_lines(run, "metrics.jsonl", notes))
@@ -210,7 +212,9 @@ def _read(run: Path, name: str) -> bytes | None:
         try:
             return file.read()
         except OSError as error:
-            raise EnvironmentFault(f"cannot read it: {error.strerror}", where=str(path), help="check the disk") from None
+            raise EnvironmentFault(
+                f"cannot read it: {error.strerror}", where=str(path), help="check the disk"
+            ) from None
 
 
 def _parse(text: bytes | str, where: str) -> View:

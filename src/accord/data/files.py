@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from accord.data.samples import BadItem
+from accord.data.samples import BadItem, Refused
 from accord.errors import EnvironmentFault, UsageError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"})
@@ -26,14 +26,6 @@ RETRIES = (0.1, 0.4, 1.6)
 """Seconds between the tries when a device or network file system fails."""
 
 _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO, errno.ECONNRESET})
-
-
-class Unreadable(Exception):
-    """Why one file cannot be used; the caller knows its key."""
-
-    def __init__(self, code: str, reason: str, help: str):
-        self.code, self.reason, self.help = code, reason, help
-        super().__init__(reason)
 
 
 class Listing(NamedTuple):
@@ -72,7 +64,7 @@ class _Walk:
     def folder(self, folder: str) -> None:
         path = os.path.join(self.root, folder)  # noqa: PTH118  (pathlib is ten times slower for a million names)
         try:
-            status = os.stat(path)
+            status = os.stat(path)  # noqa: PTH116
             if (status.st_dev, status.st_ino) in self.seen:
                 self.loops += 1
                 return
@@ -153,7 +145,7 @@ def read_file(path: str, expected: tuple[int, int] | None = None) -> bytes:
     """The bytes of a regular file; `expected` is the (size, mtime_ns) it had when it was listed.
 
     Never blocks on a FIFO. Failures of the device are tried again 3 times, then `EnvironmentFault` (exit 5).
-    Raises `Unreadable` for what is wrong with this one file.
+    Raises `Refused` for what is wrong with this one file.
     """
     for pause in (*RETRIES, None):
         try:
@@ -175,11 +167,11 @@ def _read_once(path: str, expected: tuple[int, int] | None) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable("E326", "no longer a regular file", "put the image back")
+            raise Refused("E326", "no longer a regular file", "put the image back")
         if expected is not None and (status.st_size, status.st_mtime_ns) != expected:
             raise _changed(expected[0], status.st_size)
         if status.st_size > MAX_BYTES:
-            raise Unreadable(
+            raise Refused(
                 "E313", f"{status.st_size} bytes: more than the {MAX_BYTES} that one image may have", "make it smaller"
             )
         data = os.read(descriptor, status.st_size + 1)
@@ -192,20 +184,20 @@ def _read_once(path: str, expected: tuple[int, int] | None) -> bytes:
     return data
 
 
-def _changed(listed: int, now: int) -> Unreadable:
+def _changed(listed: int, now: int) -> Refused:
     reason = f"the file changed since it was listed ({listed} bytes then, {now} now)"
-    return Unreadable("E325", reason, "leave the data alone while they are in use, then start again")
+    return Refused("E325", reason, "leave the data alone while they are in use, then start again")
 
 
 def _one_file(path: str, error: OSError) -> Exception:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Unreadable("E325", "the file is gone since it was listed", "leave the data alone while they are in use")
+        return Refused("E325", "the file is gone since it was listed", "leave the data alone while they are in use")
     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
         return EnvironmentFault(
             f"{error.strerror}", where=path, help="raise the limit (ulimit -n) or use fewer workers", code="E530"
         )
     fault = _unreadable(path, error)
-    return Unreadable(fault.code, fault.reason, fault.help)
+    return Refused(fault.code, fault.reason, fault.help)
 
 
 def _unreadable(key: str, error: OSError) -> BadItem:
@@ -235,7 +227,7 @@ def missing(path: str) -> UsageError:
     while not parent.is_dir() and parent != parent.parent:
         child, parent = parent, parent.parent
     try:
-        names = sorted(os.listdir(parent))
+        names = sorted(path.name for path in parent.iterdir())
     except OSError:
         names = []
     close = difflib.get_close_matches(child.name, names, 1, 0.6)

@@ -27,6 +27,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from accord.data.samples import Refused
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 50_000_000
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
@@ -40,14 +42,6 @@ _TURN = {
     8: Image.Transpose.ROTATE_90,
 }
 _FORMAT_LIST = "JPEG, PNG, WebP, BMP, TIFF or GIF"
-
-
-class Refused(Exception):
-    """Why one item cannot be used; the caller knows which item it is."""
-
-    def __init__(self, code: str, reason: str, help: str):
-        self.code, self.reason, self.help = code, reason, help
-        super().__init__(reason)
 
 
 class Canvas(NamedTuple):

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -25,6 +25,18 @@ class BadItem(NamedTuple):
     code: str
     reason: str
     help: str
+
+
+class Refused(Exception):
+    """Why one item cannot be used, from where its key is not known."""
+
+    def __init__(self, code: str, reason: str, help: str):
+        self.code, self.reason, self.help = code, reason, help
+        super().__init__(reason)
+
+    def item(self, key: str) -> BadItem:
+        """The same, with its key."""
+        return BadItem(key, self.code, self.reason, self.help)
 
 
 class BadItems(DataError):
@@ -191,3 +203,27 @@ def fingerprint(content: np.ndarray, labels: np.ndarray | None, classes: Sequenc
 def duplicates(content: np.ndarray) -> int:
     """How many items repeat an earlier one."""
     return len(content) - len(np.unique(content))
+
+
+class RowKeys(Sequence[str]):
+    """Keys of the rows of one or several tables, made when asked for: "row 17", or "file.parquet:17" (counted from 0)."""
+
+    def __init__(self, counts: Sequence[int], names: Sequence[str] | None = None):
+        self.names = names
+        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        row = int(i) + len(self) if i < 0 else int(i)
+        if not 0 <= row < len(self):
+            raise IndexError(i)
+        table = int(np.searchsorted(self.starts, row, "right")) - 1
+        return f"row {row}" if self.names is None else f"{self.names[table]}:{row - int(self.starts[table])}"

@@ -55,6 +55,6 @@ def _update_running(layer: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, unbias
     if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
         return
     layer.num_batches_tracked.add_(1)
-    share = 1 / layer.num_batches_tracked.float() if layer.momentum is None else layer.momentum
+    share = 1 / layer.num_batches_tracked.to(mean.dtype) if layer.momentum is None else layer.momentum
     layer.running_mean += share * (mean - layer.running_mean)
     layer.running_var += share * (unbiased_variance - layer.running_var)

@@ -155,8 +155,9 @@ class ViT(nn.Module):
         if grid == self.grid:
             return patches
         image = patches.transpose(1, 2).unflatten(2, self.grid)
-        resized: Tensor = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
-        return resized.flatten(2).transpose(1, 2)
+        resized = F.interpolate(image, size=grid, mode="bicubic", antialias=True)
+        learned: Tensor = resized.flatten(2).transpose(1, 2)
+        return learned
 
     @torch.no_grad()
     def _initialise(self) -> None:

@@ -1,0 +1,137 @@
+"""A folder of finished arrays: written once under a temporary name, renamed when complete, verified when opened.
+
+An entry is a folder named by its key; `meta.json` in it lists every file with its size and a hash. Several processes may ask
+for the same key at once: one builds, the others wait and use what it built.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_BLOCK = 1 << 18
+_BLOCKS = 16
+
+
+class Entry(NamedTuple):
+    """A finished entry: what its builder said about it, and its arrays (.npy), mapped read-only."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    def array(self, name: str) -> np.ndarray:
+        """The array `name`, mapped from its file."""
+        mapped: np.ndarray = np.load(self.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return mapped
+
+
+def default_folder() -> Path:
+    """$XDG_CACHE_HOME/accord, or ~/.cache/accord."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "accord"
+
+
+def room(folder: Path) -> int:
+    """Bytes free where `folder` is or would be; 0 if nothing can be written there."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return shutil.disk_usage(folder).free if os.access(folder, os.W_OK | os.X_OK) else 0
+    except OSError:
+        return 0
+
+
+def find(folder: Path, key: str) -> Entry | None:
+    """The entry `key`, or None if it is absent, incomplete or damaged."""
+    place = folder / key
+    try:
+        meta = json.loads((place / "meta.json").read_bytes())
+        for name, (size, digest) in meta["files"].items():
+            if (place / name).stat().st_size != size or _digest(place / name) != digest:
+                return None
+        return Entry(place, meta["about"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def build(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Entry:
+    """The entry `key`, built unless another process has just done so. `fill` writes files into a folder and describes them.
+
+    Raises OSError (disk full, no rights) and whatever `fill` raises; then nothing is left behind.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(folder / f"{key}.lock"):
+        entry = find(folder, key)
+        if entry is not None:
+            return entry
+        for stale in [*folder.glob(f"{key}.tmp-*"), folder / key]:
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary = folder / f"{key}.tmp-{uuid.uuid4().hex}"
+        temporary.mkdir(mode=0o700)
+        try:
+            about = fill(temporary)
+            _seal(temporary, about)
+            temporary.rename(folder / key)
+            _sync(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return Entry(folder / key, about)
+
+
+def new_array(path: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """A writable mapped .npy file whose space is really there: a full disk is an OSError now, not a bus error later."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, path.stat().st_size))
+    return array
+
+
+def _seal(folder: Path, about: dict[str, Any]) -> None:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+        files[path.name] = (path.stat().st_size, _digest(path))
+    meta = folder / "meta.json"
+    meta.write_text(json.dumps({"files": files, "about": about}, allow_nan=False))
+    _sync(meta)
+    _sync(folder)
+
+
+def _digest(path: Path) -> str:
+    """Hash of a file's length and of 16 blocks spread over it: cheap for gigabytes, and it sees any truncation or lost page range."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb") as file:
+        for place in sorted({(size - _BLOCK) * i // (_BLOCKS - 1) if size > _BLOCK else 0 for i in range(_BLOCKS)}):
+            file.seek(place)
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """An exclusive lock that the system releases when its holder dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
