@@ -32,6 +32,7 @@ LAYERS = {
     "evaluate": 3,
     "plan": 3,
     "build": 4,
+    "output": 4,
     "sklearn": 4,
     "run": 4,
     "terminal": 4,
@@ -39,7 +40,7 @@ LAYERS = {
     "__main__": 6,
     "__init__": 6,
 }
-SAME_LAYER = {"recipe_toml": "recipe", "run": "build", "report": "report_charts"}  # files beside each other at the root
+SAME_LAYER = {"recipe_toml": ("recipe",), "run": ("build", "output", "terminal")}  # files beside each other at the root
 NO_TORCH = ["errors", "recipe", "recipe_toml", "presets", "report", "terminal", "cli"]
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 FORBIDDEN_CALLS = {"eval", "exec", "__import__", "globals"}

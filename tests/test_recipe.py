@@ -74,7 +74,7 @@ def test_merging_a_table_that_names_another_variant_replaces_it() -> None:
 )
 def test_bad_064_unknown_keys_are_refused_with_the_closest_known_one(assignment: str, known: str) -> None:
     error = refused(assignment)
-    assert assignment.split("=")[0].split(".")[-1] in error.message or assignment.split(".")[0] in error.message
+    assert assignment.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1] in error.message or assignment.split(".", maxsplit=1)[0] in error.message
     assert known in (error.help or "")
 
 
@@ -125,7 +125,9 @@ def test_bad_066_bounds_are_stated(assignment: str) -> None:
     assert any(word in error.message for word in ("greater than", "less than", "at least", "finite")), error.message
 
 
-@pytest.mark.parametrize("text", ["a = 1\na = 2\n", "a = [\n", "\ta: 1\n&anchor", "a = !!python/object:os.system", "[" * 2000])
+@pytest.mark.parametrize(
+    "text", ["a = 1\na = 2\n", "a = [\n", "\ta: 1\n&anchor", "a = !!python/object:os.system", "[" * 2000]
+)
 def test_bad_069_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(text)
@@ -140,7 +142,9 @@ def test_bad_069_huge_files_are_refused_unread(tmp_path: Path) -> None:
         recipe_toml.load(path)
 
 
-@pytest.mark.parametrize("name", ["os.system", "logging.os.system", "builtins.eval", "accord.cli.main", "${oc.env:HOME}"])
+@pytest.mark.parametrize(
+    "name", ["os.system", "logging.os.system", "builtins.eval", "accord.cli.main", "${oc.env:HOME}"]
+)
 def test_bad_070_names_are_not_import_strings(name: str) -> None:
     assert "encoder" in refused(f"encoder={{name='{name}'}}").message
 

@@ -12,15 +12,192 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from accord.data.augment import Augmentation as Augmentation
+    from accord.data.augment import VectorAugmentation as VectorAugmentation
+    from accord.data.loader import Loader as Loader
     from accord.data.pair import Pair as Pair
+    from accord.data.pairing import Pairing as Pairing
+    from accord.data.pairing import TwoViews as TwoViews
+    from accord.data.pairing import two_views as two_views
+    from accord.data.random import Draws as Draws
+    from accord.data.samples import BadItem as BadItem
+    from accord.data.samples import Samples as Samples
+    from accord.data.samples import split as split
+    from accord.data.sources import check_source as check_source
+    from accord.data.sources import open_source as open_source
+    from accord.errors import AccordError as AccordError
+    from accord.model.batch_norm import BatchNorm1d as BatchNorm1d
+    from accord.model.batch_norm import BatchNorm2d as BatchNorm2d
+    from accord.model.encoder import Encoder as Encoder
+    from accord.model.energy import Cost as Cost
+    from accord.model.energy import Energy as Energy
+    from accord.model.energy import cosine as cosine
+    from accord.model.energy import smooth_l1 as smooth_l1
+    from accord.model.energy import squared_error as squared_error
     from accord.model.joint_embedding import JointEmbedding as JointEmbedding
+    from accord.model.latent import Deterministic as Deterministic
+    from accord.model.latent import Latent as Latent
+    from accord.model.minimize import Enumerate as Enumerate
+    from accord.model.minimize import Minimizer as Minimizer
+    from accord.model.minimize import Minimum as Minimum
+    from accord.model.mlp import MLP as MLP
+    from accord.model.multiscale import MultiScale as MultiScale
+    from accord.model.normalize import Standardize as Standardize
+    from accord.model.predictor import IdentityPredictor as IdentityPredictor
+    from accord.model.predictor import MLPPredictor as MLPPredictor
+    from accord.model.predictor import Predictor as Predictor
+    from accord.model.projector import Projector as Projector
+    from accord.model.resnet import ResNet as ResNet
+    from accord.model.resnet import resnet18 as resnet18
+    from accord.model.resnet import resnet34 as resnet34
+    from accord.model.resnet import resnet50 as resnet50
+    from accord.model.vit import ViT as ViT
+    from accord.model.vit import vit_base as vit_base
+    from accord.model.vit import vit_small as vit_small
+    from accord.model.vit import vit_tiny as vit_tiny
+    from accord.objective.loss import Inference as Inference
+    from accord.objective.loss import Loss as Loss
+    from accord.objective.loss import Objective as Objective
+    from accord.objective.loss import Term as Term
+    from accord.objective.loss import Terms as Terms
+    from accord.objective.loss import free_energy as free_energy
+    from accord.objective.principles import barlow_twins as barlow_twins
+    from accord.objective.principles import regularized as regularized
+    from accord.objective.principles import sigreg as sigreg
+    from accord.objective.principles import vicreg as vicreg
+    from accord.objective.principles import visreg as visreg
+    from accord.train.checkpoint import load_weights as load_weights
+    from accord.train.fit import Fit as Fit
+    from accord.train.fit import fit as fit
+    from accord.train.optim import LARS as LARS
+    from accord.train.optim import SGD as SGD
+    from accord.train.optim import AdamW as AdamW
 
 _HOME = {
+    "AccordError": "accord.errors",
+    "AdamW": "accord.train.optim",
+    "Augmentation": "accord.data.augment",
+    "BadItem": "accord.data.samples",
+    "BatchNorm1d": "accord.model.batch_norm",
+    "BatchNorm2d": "accord.model.batch_norm",
+    "Cost": "accord.model.energy",
+    "Deterministic": "accord.model.latent",
+    "Draws": "accord.data.random",
+    "Encoder": "accord.model.encoder",
+    "Energy": "accord.model.energy",
+    "Enumerate": "accord.model.minimize",
+    "Fit": "accord.train.fit",
+    "IdentityPredictor": "accord.model.predictor",
+    "Inference": "accord.objective.loss",
     "JointEmbedding": "accord.model.joint_embedding",
+    "LARS": "accord.train.optim",
+    "Latent": "accord.model.latent",
+    "Loader": "accord.data.loader",
+    "Loss": "accord.objective.loss",
+    "MLP": "accord.model.mlp",
+    "MLPPredictor": "accord.model.predictor",
+    "Minimizer": "accord.model.minimize",
+    "Minimum": "accord.model.minimize",
+    "MultiScale": "accord.model.multiscale",
+    "Objective": "accord.objective.loss",
     "Pair": "accord.data.pair",
+    "Pairing": "accord.data.pairing",
+    "Predictor": "accord.model.predictor",
+    "Projector": "accord.model.projector",
+    "ResNet": "accord.model.resnet",
+    "SGD": "accord.train.optim",
+    "Samples": "accord.data.samples",
+    "Standardize": "accord.model.normalize",
+    "Term": "accord.objective.loss",
+    "Terms": "accord.objective.loss",
+    "TwoViews": "accord.data.pairing",
+    "VectorAugmentation": "accord.data.augment",
+    "ViT": "accord.model.vit",
+    "barlow_twins": "accord.objective.principles",
+    "check_source": "accord.data.sources",
+    "cosine": "accord.model.energy",
+    "fit": "accord.train.fit",
+    "free_energy": "accord.objective.loss",
+    "load_weights": "accord.train.checkpoint",
+    "open_source": "accord.data.sources",
+    "regularized": "accord.objective.principles",
+    "resnet18": "accord.model.resnet",
+    "resnet34": "accord.model.resnet",
+    "resnet50": "accord.model.resnet",
+    "sigreg": "accord.objective.principles",
+    "smooth_l1": "accord.model.energy",
+    "split": "accord.data.samples",
+    "squared_error": "accord.model.energy",
+    "two_views": "accord.data.pairing",
+    "vicreg": "accord.objective.principles",
+    "visreg": "accord.objective.principles",
+    "vit_base": "accord.model.vit",
+    "vit_small": "accord.model.vit",
+    "vit_tiny": "accord.model.vit",
 }
 
-__all__ = ["JointEmbedding", "Pair"]
+__all__ = [
+    "LARS",
+    "MLP",
+    "SGD",
+    "AccordError",
+    "AdamW",
+    "Augmentation",
+    "BadItem",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Cost",
+    "Deterministic",
+    "Draws",
+    "Encoder",
+    "Energy",
+    "Enumerate",
+    "Fit",
+    "IdentityPredictor",
+    "Inference",
+    "JointEmbedding",
+    "Latent",
+    "Loader",
+    "Loss",
+    "MLPPredictor",
+    "Minimizer",
+    "Minimum",
+    "MultiScale",
+    "Objective",
+    "Pair",
+    "Pairing",
+    "Predictor",
+    "Projector",
+    "ResNet",
+    "Samples",
+    "Standardize",
+    "Term",
+    "Terms",
+    "TwoViews",
+    "VectorAugmentation",
+    "ViT",
+    "barlow_twins",
+    "check_source",
+    "cosine",
+    "fit",
+    "free_energy",
+    "load_weights",
+    "open_source",
+    "regularized",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "sigreg",
+    "smooth_l1",
+    "split",
+    "squared_error",
+    "two_views",
+    "vicreg",
+    "visreg",
+    "vit_base",
+    "vit_small",
+    "vit_tiny",
+]
 
 
 def __getattr__(name: str) -> Any:

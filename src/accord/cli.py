@@ -1,4 +1,4 @@
-"""The command line: verbs only; what they do is in `accord.run`, which is imported by the verb that needs it."""
+"""The command line: verbs only; what they do is in `accord.verbs`, which is imported by the verb that needs it."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Train on the built-in digits, evaluate, write the report and say what to look at."""
-    from accord import run
+    from accord import verbs
 
-    run.demo(out, Terminal(as_json=json))
+    verbs.demo(out, Terminal(as_json=json))
 
 
 @app.command()
@@ -83,9 +83,9 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train an energy on SOURCE."""
-    from accord import run
+    from accord import verbs
 
-    run.train(
+    verbs.train(
         source,
         recipe=recipe,
         settings=settings or [],
@@ -109,9 +109,9 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Name every bad item of SOURCE; nothing is trained."""
-    from accord import run
+    from accord import verbs
 
-    run.check(source, strict=strict, column=column, label=label, terminal=Terminal(as_json=json))
+    verbs.check(source, strict=strict, column=column, label=label, terminal=Terminal(as_json=json))
 
 
 @app.command()
@@ -129,9 +129,9 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Probes, retrieval, energy and collapse of RUN: a table, evaluation.json and report.html."""
-    from accord import run
+    from accord import verbs
 
-    run.evaluate(run_directory, data=data, column=column, label=label, terminal=Terminal(as_json=json))
+    verbs.evaluate(run_directory, data=data, column=column, label=label, terminal=Terminal(as_json=json))
 
 
 @app.command()
@@ -147,9 +147,9 @@ def embed(
     debug: Debug = False,
 ) -> None:
     """One row per input of SOURCE, in order; bad items are marked, never dropped."""
-    from accord import run
+    from accord import verbs
 
-    run.embed(run_directory, source, output, layer=layer, column=column, terminal=Terminal(as_json=json))
+    verbs.embed(run_directory, source, output, layer=layer, column=column, terminal=Terminal(as_json=json))
 
 
 @app.command()
@@ -172,9 +172,9 @@ def score(
     debug: Debug = False,
 ) -> None:
     """Energy and calibrated p-value of each pair of SOURCE."""
-    from accord import run
+    from accord import verbs
 
-    run.score(
+    verbs.score(
         run_directory,
         source,
         output,

@@ -16,20 +16,12 @@ from importlib import resources
 from pathlib import Path
 
 from accord.errors import EnvironmentFault
-from accord.report_charts import Html, escape, figure, tag, visible
+from accord.report_charts import CURVE, Html, duration, escape, figure, tag, visible
 from accord.report_pictures import embedding_map, neighbours, pairs, pool
 from accord.report_run import MAX_BAD_SHOWN, Run, read_run
-from accord.report_sections import (
-    duration,
-    energy,
-    facts_of,
-    probes,
-    section,
-    spectrum,
-    table,
-    trained,
-    training,
-)
+from accord.report_sections import energy, facts_of, probes, section, spectrum, table, trained
+from accord.report_text import LEADS
+from accord.report_training import training
 from accord.report_verdict import verdict
 
 
@@ -88,6 +80,7 @@ def render(run: Run) -> str:
     ]
     sprite, present = run.sprite, "".join(part for part in sections if part)
     data = {
+        "plot": {"left": CURVE.left, "right": CURVE.right, "width": CURVE.width},
         "charts": chart_data,
         "map": map_data,
         "classes": run.evaluation.view("data").texts("classes") if map_data else [],
@@ -113,7 +106,8 @@ def render(run: Run) -> str:
 
 def document_head(run: Run, style: str, script: str) -> Html:
     """Title, policy and style sheet."""
-    policy = f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; base-uri 'none'; form-action 'none'"
+    rules = ("default-src 'none'", "img-src data:", f"style-src '{digest(style)}'", f"script-src '{digest(script)}'")
+    policy = "; ".join((*rules, "base-uri 'none'", "form-action 'none'"))
     return tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -177,7 +171,7 @@ def head(run: Run) -> Html:
         f", in {figure(facts.steps)} steps" if facts.steps else "",
         f" and {duration(facts.seconds)}" if facts.seconds else "",
         f" on {facts.device}" if facts.device and facts.device != "auto" else "",
-        ".",
+        ". It saw no labels." if run.evaluation.view("data").texts("classes") else ".",
     ]
     return tag(
         "header",
@@ -211,12 +205,11 @@ def reproduce(run: Run) -> Html:
         if run.recipe_text
         else None
     )
-    lead = "The commands that give this run and this page again."
     return section(
         "reproduce",
         "Do it again",
-        lead,
-        tag("pre", *(tag("code", line) for line in commands), class_="commands"),
+        LEADS["reproduce"],
+        tag("pre", *(tag("code", Html(escape(line))) for line in commands), class_="commands"),
         recipe,
     )
 

@@ -1,4 +1,4 @@
-"""Markup that cannot be broken out of, and small charts as inline SVG: lines, steps, bars and dots, coloured by the style sheet.
+"""Markup that cannot be broken out of, and small charts as inline SVG: lines, steps and bars, coloured by the style sheet.
 
 Every text that is not `Html` is escaped where it enters a tag, and characters that cannot be seen are written out.
 """
@@ -14,7 +14,7 @@ from accord.errors import printable
 
 VOID = {"meta", "input", "br"}
 SPACES = "\u00a0\u202f"
-MAX_TEXT = 400
+MAX_TEXT = 600
 
 
 class Html(str):
@@ -24,10 +24,13 @@ class Html(str):
 
 
 def visible(text: str) -> str:
-    """`text` with controls, bidirectional overrides and line separators written out as escapes, and cut at 400 characters."""
-    if not text.isprintable():
-        text = "".join(c if c in SPACES else printable(c) for c in text)
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    """`text` with controls, bidirectional overrides and line separators written out as escapes."""
+    return text if text.isprintable() else "".join(c if c in SPACES else printable(c) for c in text)
+
+
+def clip(text: str) -> str:
+    """`text`, cut at 600 characters."""
+    return text if isinstance(text, Html) or len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def escape(text: str) -> str:
@@ -35,17 +38,15 @@ def escape(text: str) -> str:
     return text if isinstance(text, Html) else html.escape(visible(text))
 
 
-def tag(name: str, *children: str | None, **attributes: str | float | None) -> Html:
-    """One element. Children and attributes of None are left out; ``class_`` is class, ``stroke_width`` stroke-width."""
+def tag(name: str, /, *children: str | None, **attributes: str | float | None) -> Html:
+    """One element. Children and attributes of None are left out; ``class_`` is class, ``aria_label`` aria-label."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(value if isinstance(value, str) else short(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    inner = "".join(escape(child) for child in children if child is not None)
-    if name in VOID:
-        return Html(f"<{name}{given}>")
-    return Html(f"<{name}{given}>{inner}</{name}>")
+    inner = "".join(escape(clip(child)) for child in children if child is not None)
+    return Html(f"<{name}{given}>" if name in VOID else f"<{name}{given}>{inner}</{name}>")
 
 
 def join(parts: Iterable[str | None]) -> Html:
@@ -54,29 +55,56 @@ def join(parts: Iterable[str | None]) -> Html:
 
 
 def short(value: float) -> str:
-    """A coordinate: two decimals, no trailing zeros."""
+    """A coordinate: at most two decimals."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
-def figure(value: float | None, digits: int = 3) -> str:
-    """A number for people: three significant digits, thousands separated, a true minus sign; a dash where there is none."""
-    if value is None:
-        return "–"
-    if value == int(value) and abs(value) < 1e15:
-        text = f"{int(value):,}"
-    elif abs(value) >= 1000:
-        text = f"{value:,.0f}"
-    elif 1e-3 <= abs(value):
-        text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
-    else:
-        text = f"{value:.{digits - 1}g}"
+def minus(text: str) -> str:
+    """A number with a true minus sign."""
     return text.replace("-", "\u2212")
 
 
+def figure(value: float | None) -> str:
+    """A number for people: three significant digits, thousands separated; a dash where there is none."""
+    if value is None:
+        return "–"
+    if value == int(value) and abs(value) < 1e15:
+        return minus(f"{int(value):,}")
+    if abs(value) >= 1000:
+        return minus(f"{value:,.0f}")
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return minus(f"{value:.{decimals}f}" if decimals < 6 else f"{value:.2g}")
+
+
+def fraction(value: float | None) -> str:
+    """A number in [0, 1] with three decimals that says 1 or 0 only where it is meant."""
+    if value is None:
+        return "–"
+    return "> 0.999" if 0.9995 <= value < 1 else minus(f"{value:.3f}")
+
+
 def percent(value: float | None) -> str:
-    """A fraction as per cent with one decimal."""
-    return "–" if value is None else f"{100 * value:.1f}\u202f%".replace("-", "\u2212")
+    """A fraction as per cent with one decimal; 100 only where it is meant."""
+    if value is None:
+        return "–"
+    return minus(f"{99.9 if 0.9995 <= value < 1 else 100 * value:.1f}\u202f%")
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return minus(f"{100 * difference:+.1f}")
+
+
+def duration(seconds: float | None) -> str | None:
+    """Seconds as people say them."""
+    if seconds is None:
+        return None
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 class Axis(NamedTuple):
@@ -91,14 +119,16 @@ class Axis(NamedTuple):
 
     def at(self, value: float) -> float:
         """The pixel of a value."""
-        low, high, value = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (*self[:2], value)
-        return self.start + (self.stop - self.start) * (value - low) / (high - low)
+        low, high = self.low, self.high
+        if self.log:
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+        return round(self.start + (self.stop - self.start) * (value - low) / (high - low), 1)
 
 
 def nice_step(span: float, count: int) -> float:
     """The step of 1, 2 or 5 times a power of ten that gives about `count` ticks."""
     power = 10.0 ** math.floor(math.log10(span / count))
-    return next(m * power for m in (1, 2, 5, 10) if m * power * count >= span * 0.999)
+    return next((m * power for m in (1, 2, 5) if m * power * count >= span * 0.999), 10 * power)
 
 
 def linear(values: Sequence[float], start: float, stop: float, *, count: int = 5, tight: bool = False) -> Axis:
@@ -108,8 +138,9 @@ def linear(values: Sequence[float], start: float, stop: float, *, count: int = 5
         pad = abs(high) / 2 or 1.0
         low, high = low - pad, high + pad
     step = nice_step(high - low, count)
-    first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
-    if not tight:
+    if tight:
+        first, last = math.ceil(low / step - 1e-6), math.floor(high / step + 1e-6)
+    else:
         first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
         low, high = first * step, last * step
     return Axis(low, high, start, stop, [k * step for k in range(first, last + 1)])
@@ -120,7 +151,7 @@ def logarithmic(values: Sequence[float], start: float, stop: float) -> Axis:
     low, high = math.log10(min(values)), math.log10(max(values))
     if high - low < 0.1:
         low, high = low - 0.5, high + 0.5
-    steps = (1,) if high - low > 2.5 else (1, 2, 5)
+    steps = (1,) if high - low > 2.2 else (1, 2, 5)
     every = max(1, math.ceil((high - low) / 6))
     decades = range(math.floor(low), math.ceil(high) + 1, every)
     ticks = [m * 10.0**k for k in decades for m in steps if low - 1e-9 <= k + math.log10(m) <= high + 1e-9]
@@ -130,13 +161,14 @@ def logarithmic(values: Sequence[float], start: float, stop: float) -> Axis:
 def tick_text(value: float, ticks: Sequence[float]) -> str:
     """A tick in as few characters as tell it from its neighbours: 0.25, 40k, 1e−5."""
     size = max(abs(t) for t in ticks)
-    if abs(value) < 1e-12 * size:
+    if abs(value) < 1e-9 * size:
         return "0"
     if size >= 10_000:
         scale, unit = (1e6, "M") if size >= 1e6 else (1e3, "k")
-        return f"{value / scale:g}{unit}".replace("-", "\u2212")
-    text = f"{value:.6g}" if abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
-    return text.replace("-", "\u2212")
+        return minus(f"{value / scale:g}{unit}")
+    if abs(value) < 1e-3:
+        return minus(f"{value:.2g}".replace("e-0", "e-"))
+    return minus(f"{value:,.6g}")
 
 
 class Series(NamedTuple):
@@ -147,24 +179,32 @@ class Series(NamedTuple):
     values: Sequence[float | None]
 
 
-WIDTH, HEIGHT = 400, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 388, 12, 186
+class Frame(NamedTuple):
+    """The size of a chart and the edges of its drawing within."""
+
+    width: float = 340.0
+    height: float = 200.0
+    left: float = 44.0
+    right: float = 330.0
+    top: float = 14.0
+    bottom: float = 164.0
 
 
-def picture(
-    title: str, description: str, *children: str, width: float = WIDTH, height: float = HEIGHT, key: str | None = None
-) -> Html:
+CURVE = Frame()
+WIDE = Frame(width=420, height=300, left=50, right=408, top=16, bottom=262)
+
+
+def picture(title: str, words: str, width: float, height: float, *children: str, key: str | None = None) -> Html:
     """An SVG with its text alternative."""
+    box = f"0 0 {short(width)} {short(height)}"
     return tag(
-        "svg",
-        tag("title", title),
-        tag("desc", description),
-        *children,
-        id=key,
-        class_="chart",
-        viewBox=f"0 0 {short(width)} {short(height)}",
-        role="img",
+        "svg", tag("title", title), tag("desc", words), *children, id=key, class_="chart", viewBox=box, role="img"
     )
+
+
+def path(style: str, d: str, title: str | None = None) -> Html:
+    """A path, with a tooltip where it needs one."""
+    return tag("path", tag("title", title) if title else None, d=d, class_=style)
 
 
 def axes(x: Axis, y: Axis, x_name: str, y_name: str = "") -> Html:
@@ -172,30 +212,27 @@ def axes(x: Axis, y: Axis, x_name: str, y_name: str = "") -> Html:
     parts = []
     for value in y.ticks:
         at = y.at(value)
-        parts.append(tag("path", d=f"M{short(x.start)} {short(at)}H{short(x.stop)}", class_="grid"))
+        parts.append(path("grid-line", f"M{short(x.start)} {short(at)}H{short(x.stop)}"))
         parts.append(tag("text", tick_text(value, y.ticks), x=x.start - 6, y=at + 4, class_="tick end"))
-    parts.append(tag("path", d=f"M{short(x.start)} {short(y.start)}H{short(x.stop)}", class_="axis"))
+    parts.append(path("axis", f"M{short(x.start)} {short(y.start)}H{short(x.stop)}"))
     for value in x.ticks:
         at = x.at(value)
-        parts.append(tag("path", d=f"M{short(at)} {short(y.start)}v4", class_="axis"))
+        parts.append(path("axis", f"M{short(at)} {short(y.start)}v4"))
         parts.append(tag("text", tick_text(value, x.ticks), x=at, y=y.start + 17, class_="tick middle"))
-    parts.append(tag("text", x_name, x=x.stop, y=y.start + 31, class_="name end"))
+    parts.append(tag("text", x_name, x=x.stop, y=y.start + 32, class_="name end"))
     if y_name:
-        parts.append(tag("text", y_name, x=x.start, y=y.stop - 2, class_="name"))
+        parts.append(tag("text", y_name, x=x.start + 4, y=y.stop - 4, class_="name"))
     return join(parts)
 
 
 def line_path(x: Axis, y: Axis, at: Sequence[float], values: Sequence[float | None]) -> str:
-    """The path through the values that are there; a gap breaks it, and a value alone is a dot."""
-    parts, pen = [], "M"
-    for where, value in zip(at, values, strict=True):
-        if value is None or (y.log and value <= 0):
-            pen = "M"
-            continue
-        here = f"{short(round(x.at(where), 1))} {short(round(y.at(value), 1))}"
-        parts.append(f"{pen}{here}" if pen == "L" else f"M{here}h0")
-        pen = "L"
-    return "".join(parts)
+    """The path through the values that are there; one value alone is a dot."""
+    places = [
+        f"{short(x.at(where))} {short(y.at(value))}"
+        for where, value in zip(at, values, strict=True)
+        if value is not None and (value > 0 or not y.log)
+    ]
+    return f"M{'L'.join(places)}{'h0' if len(places) == 1 else ''}" if places else ""
 
 
 def line_chart(
@@ -205,63 +242,82 @@ def line_chart(
     *,
     events: Sequence[tuple[float, str]] = (),
     key: str | None = None,
+    zero: bool = False,
+    log: bool = False,
 ) -> Html:
-    """Lines over training steps. The scale is logarithmic where values are positive and span more than a factor of 50."""
-    values = [v for one in series for v in one.values if v is not None]
+    """Lines over training steps. `zero` keeps 0 in sight; `log` allows a logarithmic scale, for values that span a factor of 50."""
+    frame, values = CURVE, [v for one in series for v in one.values if v is not None]
     positive = [v for v in values if v > 0]
-    log = len(positive) > 0.9 * len(values) and max(positive) > 50 * min(positive)
-    y = logarithmic(positive, BOTTOM, TOP) if log else linear(values, BOTTOM, TOP, count=4)
-    x = linear(steps, LEFT, RIGHT, tight=True)
-    marks = [
-        tag("path", tag("title", text), d=f"M{short(x.at(step))} {BOTTOM}V{TOP}", class_="event")
-        for step, text in events
-        if x.low <= step <= x.high
-    ]
-    lines = [tag("path", d=line_path(x, y, steps, one.values), class_=f"line {one.style}") for one in series]
-    scale = "logarithmic scale" if log else "linear scale"
-    ends = "; ".join(f"{one.name}: {trend(one.values)}" for one in series)
-    cursor = tag("path", d=f"M0 {BOTTOM}V{TOP}", class_="cursor")
-    return picture(
-        title,
-        f"Lines over training steps, {scale}. {ends}.",
-        axes(x, y, "step", "log" if log else ""),
-        *marks,
-        *lines,
-        cursor,
-        key=key,
-    )
+    log = log and len(positive) > 0.9 * len(values) and max(positive) > 50 * min(positive)
+    span = [0.0, *values] if zero else values
+    y = logarithmic(positive, frame.bottom, frame.top) if log else linear(span, frame.bottom, frame.top, count=4)
+    x = linear(steps, frame.left, frame.right, tight=True)
+    upright = f"{short(frame.bottom)}V{short(frame.top)}"
+    marks = [path("event", f"M{short(x.at(step))} {upright}", text) for step, text in events if x.low <= step <= x.high]
+    lines = [path(f"line {one.style}", line_path(x, y, steps, one.values)) for one in series]
+    words = f"Lines over training steps. {'; '.join(f'{one.name} {trend(one.values)}' for one in series)}."
+    grid = axes(x, y, "step", "log scale" if log else "")
+    cursor = path("cursor", f"M0 {upright}")
+    return picture(title, words, frame.width, frame.height, grid, *marks, *lines, cursor, key=key)
 
 
 def trend(values: Sequence[float | None]) -> str:
     """What a line does, in words: its first and its last value."""
     given = [v for v in values if v is not None]
-    return f"from {figure(given[0])} to {figure(given[-1])}" if given else "no values"
+    return f"from {figure(given[0])} to {figure(given[-1])}" if given else "without values"
 
 
-def histogram(
-    title: str, edges: Sequence[float], counts: Sequence[tuple[str, str, Sequence[float]]], *, x_name: str
-) -> Html:
-    """Filled steps, each scaled to shares of its own total so that unequal counts compare."""
-    shares = [(name, style, [100 * c / (sum(n) or 1) for c in n]) for name, style, n in counts]
-    x = linear(edges, LEFT, RIGHT, tight=True)
-    y = linear([0, *(v for _, _, n in shares for v in n)], BOTTOM, TOP + 8, count=3)
-    steps = [tag("path", d=step_path(x, y, edges, n), class_=f"fill {style}") for _, style, n in shares]
-    means = "; ".join(
-        f"{name}: most often at {figure(edges[max(range(len(n)), key=n.__getitem__)])}" for name, _, n in shares
-    )
-    return picture(title, f"Share of pairs at each {x_name}. {means}.", axes(x, y, x_name, "% of pairs"), *steps)
+def spectrum_chart(values: Sequence[float], rank: float | None) -> Html:
+    """Singular values in descending order on a logarithmic scale, with a mark at the effective rank."""
+    frame, places = WIDE, [float(i) for i in range(1, len(values) + 1)]
+    floor = max(values) * 1e-6
+    x = linear([1.0, max(2.0, places[-1])], frame.left, frame.right, tight=True)
+    y = logarithmic([max(v, floor) for v in values] if floor > 0 else [1.0], frame.bottom, frame.top)
+    line = path("line s1", line_path(x, y, places, [max(v, floor) if v > 0 else None for v in values]))
+    marks = []
+    if rank is not None and x.low <= rank <= x.high:
+        upright = f"M{short(x.at(rank))} {short(frame.bottom)}V{short(frame.top)}"
+        marks.append(path("event", upright, f"effective rank {figure(rank)}"))
+    words = f"{len(values)} singular values, {trend(values)}."
+    return picture("Spectrum", words, frame.width, frame.height, axes(x, y, "direction", "log scale"), *marks, line)
+
+
+def histogram(title: str, edges: Sequence[float], counts: Sequence[tuple[str, str, Sequence[float]]]) -> Html:
+    """Filled steps (name, style, bins), each as shares of its own total so that unequal counts compare; empty ends are cut."""
+    frame = CURVE
+    used = [i for i in range(len(edges) - 1) if any(n[i] for _, _, n in counts)] or [0]
+    edges = edges[used[0] : used[-1] + 2]
+    shares = [(name, style, shares_of(n[used[0] : used[-1] + 1])) for name, style, n in counts]
+    x = linear(edges, frame.left, frame.right, tight=True)
+    y = linear([0.0, *(v for _, _, n in shares for v in n)], frame.bottom, frame.top + 8, count=3)
+    steps = [path(f"fill {style}", step_path(x, y, edges, n)) for _, style, n in shares]
+    modes = "; ".join(f"{name} most often near {figure(edges[n.index(max(n))])}" for name, _, n in shares)
+    words = f"Share of pairs at each energy: {modes}."
+    return picture(title, words, frame.width, frame.height, axes(x, y, "energy", "% of pairs"), *steps)
+
+
+def shares_of(counts: Sequence[float]) -> list[float]:
+    """Counts as per cent of their sum."""
+    total = sum(counts) or 1
+    return [100 * count / total for count in counts]
 
 
 def step_path(x: Axis, y: Axis, edges: Sequence[float], values: Sequence[float]) -> str:
-    """The outline of a histogram."""
-    parts = [f"M{short(x.at(edges[0]))} {short(y.start)}"]
-    for right, value in zip(edges[1:], values, strict=True):
-        parts.append(f"V{short(round(y.at(value), 1))}H{short(round(x.at(right), 1))}")
-    return "".join(parts) + f"V{short(y.start)}"
+    """The outline of a histogram: one shape for each run of bins that are not empty."""
+    parts, drawing = [], False
+    for left, right, value in zip(edges, edges[1:], values, strict=False):
+        if value and not drawing:
+            parts.append(f"M{short(x.at(left))} {short(y.start)}")
+        if value:
+            parts.append(f"V{short(y.at(value))}H{short(x.at(right))}")
+        elif drawing:
+            parts.append(f"V{short(y.start)}Z")
+        drawing = value > 0
+    return "".join(parts) + (f"V{short(y.start)}Z" if drawing else "")
 
 
 class Bar(NamedTuple):
-    """One bar of a group: its name, its class, its value and how far it is off by chance."""
+    """One bar of a group: its name, its class, its value and how far it varies."""
 
     name: str
     style: str
@@ -269,67 +325,39 @@ class Bar(NamedTuple):
     spread: float | None = None
 
 
+BAR, BAR_GAP, GROUP_HEAD, GROUP_GAP = 18.0, 4.0, 24.0, 14.0
+
+
 def bars(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, chance: float | None) -> Html:
     """Groups of horizontal bars from 0 to 100 %, with the line that guessing reaches."""
-    left, right, thick, gap = 8.0, 448.0, 18.0, 36.0
-    x = Axis(0, 1, left, right - 58, [0, 0.25, 0.5, 0.75, 1])
+    x = Axis(0, 1, 1, 352, [0, 0.25, 0.5, 0.75, 1])
     parts, at = [], 0.0
     for name, group in groups:
-        parts.append(tag("text", name, x=left, y=at + 17, class_="group"))
-        at += 26
+        parts.append(tag("text", name, x=x.start, y=at + 14, class_="group"))
+        at += GROUP_HEAD
+        top = at
         for bar in group:
-            end = x.at(bar.value)
-            parts.append(
-                tag("rect", x=left, y=at, width=max(end - left, 1), height=thick, rx=3.0, class_=f"bar {bar.style}")
-            )
-            reach = end
-            if bar.spread:
-                reach = x.at(min(bar.value + bar.spread, 1))
-                parts.append(
-                    tag(
-                        "path",
-                        d=f"M{short(x.at(max(bar.value - bar.spread, 0)))} {short(at + thick / 2)}H{short(reach)}",
-                        class_="spread",
-                    )
-                )
-            parts.append(tag("text", percent(bar.value), x=reach + 7, y=at + 13.5, class_="value"))
-            at += thick + 4
-        at += gap - 26
-    bottom = at - 4
-    grid = [tag("path", d=f"M{short(x.at(v))} {short(bottom)}v4", class_="axis") for v in x.ticks]
-    grid += [tag("text", f"{100 * v:.0f}", x=x.at(v), y=bottom + 17, class_="tick middle") for v in x.ticks]
-    if chance is not None:
-        grid.append(tag("path", d=f"M{short(x.at(chance))} 24V{short(bottom)}", class_="chance"))
-        grid.append(tag("text", "guessing", x=x.at(chance) + 4, y=bottom - 3.0, class_="name"))
-    grid.append(tag("text", "% right", x=right, y=bottom + 17, class_="name end"))
-    words = "; ".join(f"{name}: " + ", ".join(f"{b.name} {percent(b.value)}" for b in group) for name, group in groups)
-    return picture(
-        title,
-        f"Bars. {words}.",
-        tag("path", d=f"M{left} {short(bottom)}H{short(right - 58)}", class_="axis"),
-        *grid,
-        *parts,
-        width=right,
-        height=bottom + 22,
-    )
+            parts.append(one_bar(bar, x, at))
+            at += BAR + BAR_GAP
+        if chance is not None:
+            mark = f"M{short(x.at(chance))} {short(top - 3)}V{short(at - BAR_GAP + 3)}"
+            parts += [path("halo", mark), path("chance", mark)]
+        at += GROUP_GAP
+    bottom = at - GROUP_GAP / 2
+    grid = [path("axis", f"M{short(x.at(v))} {short(bottom)}v4") for v in x.ticks]
+    grid += [tag("text", f"{100 * v:g}", x=max(x.at(v), 5), y=bottom + 18, class_="tick middle") for v in x.ticks]
+    grid.append(path("axis", f"M{short(x.start)} {short(bottom)}H{short(x.stop)}"))
+    grid.append(tag("text", "% right", x=420, y=bottom + 18, class_="name end"))
+    words = "; ".join(f"{name}: {', '.join(f'{b.name} {percent(b.value)}' for b in group)}" for name, group in groups)
+    return picture(title, f"Bars. {words}.", 420, bottom + 24, *grid, *parts)
 
 
-def spectrum_chart(values: Sequence[float], rank: float | None) -> Html:
-    """Singular values in descending order on a logarithmic scale, with a mark at the effective rank."""
-    places, positive = [float(i) for i in range(1, len(values) + 1)], [v for v in values if v > 0]
-    x = linear([1.0, max(2.0, places[-1])], LEFT, RIGHT, tight=True)
-    floor = max(positive, default=1.0) * 1e-6
-    y = logarithmic([max(v, floor) for v in positive] or [1.0], BOTTOM, TOP)
-    line = line_path(x, y, places, [max(v, floor) if v > 0 else None for v in values])
-    marks = []
-    if rank is not None and x.low <= rank <= x.high:
-        marks.append(
-            tag(
-                "path",
-                tag("title", f"effective rank {figure(rank)}"),
-                d=f"M{short(x.at(rank))} {BOTTOM}V{TOP}",
-                class_="event",
-            )
-        )
-    words = f"{len(values)} singular values, {trend(values)}."
-    return picture("Spectrum", words, axes(x, y, "direction", "log"), *marks, tag("path", d=line, class_="line s1"))
+def one_bar(bar: Bar, x: Axis, top: float) -> Html:
+    """A bar with its value, and a whisker where it varies."""
+    end = reach = x.at(min(max(bar.value, 0.0), 1.0))
+    parts = [tag("rect", x=x.start, y=top, width=max(end - x.start, 1.0), height=BAR, rx=3, class_=f"bar {bar.style}")]
+    if bar.spread:
+        low, reach = x.at(max(bar.value - bar.spread, 0.0)), x.at(min(bar.value + bar.spread, 1.0))
+        parts.append(path("spread", f"M{short(low)} {short(top + BAR / 2)}H{short(reach)}"))
+    parts.append(tag("text", percent(bar.value), x=reach + 7, y=top + 13.5, class_="value"))
+    return join(parts)

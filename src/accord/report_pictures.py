@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from accord.report_charts import Html, figure, join, percent, picture, short, tag
+from accord.report_charts import Html, clip, figure, join, percent, picture, short, tag
 from accord.report_run import Run, Sprite, View, damaged
-from accord.report_sections import section
+from accord.report_sections import section, side_by_side
+from accord.report_text import EXPLAIN, LEADS, METHODS
 
-COLOURS = 10
 MAX_LEGEND = 20
 MAP_WIDTH, MARGIN, TILE = 640.0, 16.0, 30.0
 MAX_TILES = 260
@@ -19,39 +19,33 @@ def pool(sprite: Sprite | None) -> Html | None:
     """All thumbnails, once, out of sight: every picture of the page is a window on this one."""
     if sprite is None:
         return None
-    image = tag("image", href=sprite.href, width=sprite.width, height=sprite.height, id="sprite")
+    image = tag("image", href=Html(sprite.href), width=sprite.width, height=sprite.height, id="sprite")
     return tag("svg", tag("defs", image), class_="pool", width=0, height=0, aria_hidden="true")
 
 
-def crisp(sprite: Sprite) -> str:
-    """Pictures of a few pixels are enlarged without blur."""
-    return " crisp" if sprite.side <= 16 else ""
+def window(sprite: Sprite, index: int, name: str | None, style: str, **place: float) -> Html:
+    """An SVG that shows one thumbnail of the pool; pictures of a few pixels are enlarged without blur."""
+    title = None if name is None else tag("title", name)
+    crisp = " crisp" if sprite.side <= 16 else ""
+    return tag("svg", title, tag("use", href="#sprite"), class_=style + crisp, viewBox=sprite.box(index), **place)
 
 
-def thumb(sprite: Sprite | None, index: int, name: str, style: str = "") -> Html:
+def thumb(sprite: Sprite | None, index: int, name: str, style: str = "thumb") -> Html:
     """One thumbnail, or an empty tile where there is none."""
     if sprite is None or index < 0:
-        return tag("span", class_=f"thumb none {style}".strip())
-    window = tag("use", href="#sprite")
-    return tag(
-        "svg",
-        tag("title", name),
-        window,
-        class_=f"thumb{crisp(sprite)} {style}".strip(),
-        viewBox=sprite.box(index),
-        role="img",
-    )
+        return tag("span", class_=f"{style} none")
+    return window(sprite, index, name, style)
 
 
-def label_name(classes: Sequence[str], label: int) -> str | None:
+def class_name(classes: Sequence[str], label: int) -> str | None:
     """The class of a label, None where it is missing."""
     return classes[label] if 0 <= label < len(classes) else None
 
 
 def colour(label: int, rank: dict[int, int]) -> str:
-    """Colour and shape of a class: ten colours, and another shape for each next ten, so that colour is never alone."""
+    """The style of a class; ten colours, used again from the eleventh class on."""
     place = rank.get(label)
-    return "c-none" if place is None else f"c{place % COLOURS}"
+    return "k-none" if place is None else f"k{place}"
 
 
 def dot(x: float, y: float, label: int, rank: dict[int, int]) -> Html:
@@ -59,9 +53,8 @@ def dot(x: float, y: float, label: int, rank: dict[int, int]) -> Html:
     style, shape = colour(label, rank), rank.get(label, 0) % 4
     if shape == 0:
         return tag("circle", cx=x, cy=y, r=4, class_=style)
-    here = f"M{short(x)} {short(y)}"
     outline = ("m-3.5-3.5h7v7h-7z", "m0-4.8l4.6 8h-9.2z", "m0-5l5 5-5 5-5-5z")[shape - 1]
-    return tag("path", d=here + outline, class_=style)
+    return tag("path", d=f"M{short(x)} {short(y)}{outline}", class_=style)
 
 
 class Points:
@@ -70,24 +63,31 @@ class Points:
     def __init__(self, view: View, classes: Sequence[str], sprite: Sprite | None):
         x, y = view.numbers("x"), view.numbers("y")
         self.label = view.indices("label", len(classes)) or [-1] * len(x)
-        self.thumbnail = view.indices("thumbnail", sprite.count if sprite else None) or [-1] * len(x)
+        self.thumbnail = view.indices("thumbnail", sprite.total if sprite else None) or [-1] * len(x)
         self.key = view.texts("key") or [""] * len(x)
         if len({len(part) for part in (x, y, self.label, self.thumbnail, self.key)}) != 1:
-            raise damaged("x, y, label, thumbnail and key have different lengths", view.where.rstrip("."))
+            raise damaged("x, y, label, thumbnail and key differ in length", view.where.rstrip("."))
         self.x, self.y, self.height = fitted(x, y)
+
+    def __len__(self) -> int:
+        return len(self.x)
 
 
 def fitted(x: list[float], y: list[float]) -> tuple[list[float], list[float], float]:
-    """Positions in the box of the map, with one scale for both directions (distances stay true) and y upwards."""
+    """Positions in the box of the map and its height; one scale for both directions keeps distances true, and y points up."""
     if not x:
-        return [], [], MAP_WIDTH
+        return [], [], 0.0
     spans = (max(x) - min(x) or 1.0), (max(y) - min(y) or 1.0)
     inner = MAP_WIDTH - 2 * MARGIN
     height = min(max(spans[1] / spans[0] * inner, 0.6 * inner), 0.95 * inner)
     scale = min(inner / spans[0], height / spans[1])
     left, top = MARGIN + (inner - scale * spans[0]) / 2, MARGIN + (height - scale * spans[1]) / 2
     low, high = min(x), max(y)
-    return [left + scale * (v - low) for v in x], [top + scale * (high - v) for v in y], height + 2 * MARGIN
+    across, down = (
+        [round(v, 1) for v in (left + scale * (v - low) for v in x)],
+        [round(top + scale * (high - v), 1) for v in y],
+    )
+    return across, down, height + 2 * MARGIN
 
 
 def tiles(points: Points) -> list[int]:
@@ -103,99 +103,68 @@ def tiles(points: Points) -> list[int]:
 
 def tile(points: Points, i: int, sprite: Sprite, rank: dict[int, int]) -> Html:
     """A picture on the map with a frame in the colour of its class."""
-    x, y, half = round(points.x[i], 1), round(points.y[i], 1), TILE / 2
-    inner = tag(
-        "svg",
-        tag("use", href="#sprite"),
-        x=x - half,
-        y=y - half,
-        width=TILE,
-        height=TILE,
-        viewBox=sprite.box(points.thumbnail[i]),
-    )
-    frame = tag("rect", x=x - half, y=y - half, width=TILE, height=TILE, rx=2)
-    return tag("g", inner, frame, class_=colour(points.label[i], rank), data_i=i)
+    x, y = points.x[i] - TILE / 2, points.y[i] - TILE / 2
+    inner = window(sprite, points.thumbnail[i], None, "tile", x=x, y=y, width=TILE, height=TILE)
+    frame = tag("rect", x=x, y=y, width=TILE, height=TILE, rx=2)
+    return tag("g", inner, frame, class_=colour(points.label[i], rank), data_i=str(i))
 
 
 def embedding_map(run: Run) -> tuple[Html | None, dict[str, object] | None]:
     """The embeddings in two dimensions, and what is shown under the pointer."""
     view, classes, sprite = run.evaluation.view("map"), run.evaluation.view("data").texts("classes"), run.sprite
-    if not view:
-        return None, None
     points = Points(view, classes, sprite)
+    if not points:
+        return None, None
     counts = Counter(label for label in points.label if label >= 0)
-    shown = sorted(counts, key=lambda label: (-counts[label], label))[:MAX_LEGEND]
-    rank = {label: place for place, label in enumerate(sorted(shown))}
-    dots = [dot(round(points.x[i], 1), round(points.y[i], 1), points.label[i], rank) for i in range(len(points.x))]
-    layers = [tag("g", *dots, class_="dots")]
-    small = tiles(points) if sprite else []
-    if sprite and small:
-        layers.append(tag("g", *(tile(points, i, sprite, rank) for i in small), class_=f"tiles{crisp(sprite)}"))
-    method = {
-        "pca": "PCA, the two directions of greatest spread",
-        "tsne": "t-SNE, which keeps neighbours together; distances between groups mean little",
-    }
-    how = method.get(view.text("method") or "", view.text("method") or "two dimensions")
-    words = f"{len(points.x)} held-out samples as dots; coloured by class where there are labels."
-    drawing = picture("Map of the embeddings", words, *layers, width=MAP_WIDTH, height=points.height, key="map")
+    shown = sorted(sorted(counts, key=lambda label: (-counts[label], label))[:MAX_LEGEND])
+    rank = {label: place for place, label in enumerate(shown)}
+    dots = [dot(x, y, label, rank) for x, y, label in zip(points.x, points.y, points.label, strict=True)]
+    small = [tile(points, i, sprite, rank) for i in tiles(points)] if sprite else []
+    layers = [tag("g", *dots, class_="dots"), tag("g", *small, class_="tiles") if small else Html()]
+    layers.append(tag("circle", cx=0, cy=0, r=8, class_="ring"))
+    words = f"{len(points)} held-out samples as dots{', coloured by class' if counts else ''}."
+    drawing = picture("Map of the embeddings", words, MAP_WIDTH, points.height, *layers, key="map")
     side = tag(
         "div",
-        switch("layer", [("dots", "Dots"), ("tiles", "Pictures")], chosen=0 if counts else 1) if small else None,
-        classes_legend(classes, shown, rank, counts) if counts else None,
-        tag(
-            "p",
-            f"Each dot is one held-out sample, placed by {how}. Near means alike to the model. Point at a dot or tap it to see the sample.",
-            class_="explain",
-        ),
-        tag(
-            "p",
-            "Colours and shapes are the labels, which training never saw: classes that gather by themselves are the sign of a good embedding.",
-            class_="explain",
-        )
-        if counts
-        else None,
+        switch(pictures=not counts) if small else None,
+        classes_legend(classes, rank, counts) if counts else None,
+        tag("p", how(view), class_="explain"),
+        tag("p", EXPLAIN["colours"], class_="explain") if counts else None,
         class_="side",
     )
-    lead = "Every sample becomes a point in a space of many dimensions; this is its shadow in two."
-    data: dict[str, object] = {
-        "x": [round(v, 1) for v in points.x],
-        "y": [round(v, 1) for v in points.y],
-        "key": points.key,
-        "label": points.label,
-        "thumbnail": points.thumbnail,
-    }
-    return section(
-        "map-of-embeddings",
-        "Map of the embeddings",
-        lead,
-        tag("div", tag("div", drawing, class_="panel"), side, class_="map"),
-    ), data
+    data: dict[str, object] = {key: getattr(points, key) for key in ("x", "y", "key", "label", "thumbnail")}
+    layout = tag("div", tag("div", drawing, class_="panel"), side, class_="map")
+    return section("map-of-embeddings", "Map of the embeddings", LEADS["map"], layout), data
 
 
-def switch(name: str, options: Sequence[tuple[str, str]], *, chosen: int) -> Html:
-    """Radio buttons that the style sheet obeys, so they work without a script."""
+def how(view: View) -> str:
+    """How samples came to their places."""
+    method = view.text("method") or "two of its directions"
+    return (
+        f"Each mark is one held-out sample, placed by {METHODS.get(method, method)}. Near means alike to the model. "
+        "Point at a mark or tap it to see the sample."
+    )
+
+
+def switch(*, pictures: bool) -> Html:
+    """Marks or pictures: radio buttons that the style sheet obeys, so they work without a script."""
     parts = []
-    for i, (key, text) in enumerate(options):
-        checked = "" if i == chosen else None
-        parts.append(
-            tag("label", tag("input", type="radio", name=name, id=f"{name}-{key}", checked=checked), tag("span", text))
-        )
+    for key, text, chosen in (("dots", "Marks", not pictures), ("tiles", "Pictures", pictures)):
+        button = tag("input", type="radio", name="layer", id=f"layer-{key}", checked="" if chosen else None)
+        parts.append(tag("label", button, tag("span", text)))
     return tag("div", *parts, class_="switch", role="radiogroup", aria_label="Show samples as")
 
 
-def classes_legend(classes: Sequence[str], shown: Sequence[int], rank: dict[int, int], counts: Counter[int]) -> Html:
+def classes_legend(classes: Sequence[str], rank: dict[int, int], counts: Counter[int]) -> Html:
     """One button for each class: it brings out its samples and fades the others."""
-    first = tag(
-        "label", tag("input", type="radio", name="class", id="class-all", checked=""), tag("span", "all classes")
-    )
-    parts = [first]
-    for label in sorted(shown):
-        place = rank[label]
-        mark = tag("svg", dot(6.0, 6.0, label, rank), viewBox="0 0 12 12", aria_hidden="true")
-        chip = tag("span", mark, tag("em", classes[label]), tag("small", figure(counts[label])))
+    every = tag("input", type="radio", name="class", id="class-all", checked="")
+    parts = [tag("label", every, tag("span", "all classes"))]
+    for label, place in rank.items():
+        mark = tag("svg", dot(6, 6, label, rank), viewBox="0 0 12 12", aria_hidden="true")
+        chip = tag("span", mark, tag("em", classes[label]), tag("small", figure(float(counts[label]))))
         parts.append(tag("label", tag("input", type="radio", name="class", id=f"class-{place}"), chip))
-    rest = len(counts) - len(shown)
-    more = tag("p", f"and {figure(rest)} smaller classes in grey", class_="explain") if rest else None
+    rest = len(counts) - len(rank)
+    more = tag("p", f"and {rest:,} smaller classes in grey", class_="explain") if rest else None
     return join([tag("div", *parts, class_="classes", role="radiogroup", aria_label="Bring out one class"), more])
 
 
@@ -210,91 +179,67 @@ def neighbours(run: Run) -> Html | None:
     groups = run.evaluation.views("neighbours")
     if not groups:
         return None
-    classes, sprite, labels = run.evaluation.view("data").texts("classes"), run.sprite, known_labels(run)
-    limit = sprite.count if sprite else None
-    cards, same, total = [], 0, 0
+    classes, labels = run.evaluation.view("data").texts("classes"), known_labels(run)
+    rows, same, total = [], 0, 0
     for group in groups:
-        query = group.index("query", limit)
-        label = group.index("label", len(classes)) if group.values.get("label") is not None else labels.get(query, -1)
-        found = [
-            tag(
-                "figure",
-                thumb(sprite, query, group.text("key") or ""),
-                caption(label_name(classes, label), group.text("key")),
-                class_="query",
-            )
-        ]
-        for one in group.views("neighbours"):
-            other, style = one.index("label", len(classes)), ""
-            if label >= 0 and other >= 0:
-                total, same = total + 1, same + (label == other)
-                style = "same" if label == other else "other"
-            distance = one.number("distance")
-            words = f"{one.text('key') or ''}{'' if distance is None else f' at distance {figure(distance)}'}"
-            found.append(
-                tag(
-                    "figure",
-                    thumb(sprite, one.index("thumbnail", limit), words, style),
-                    caption(label_name(classes, other), one.text("key"), distance),
-                )
-            )
-        cards.append(tag("div", *found, class_="row" if sprite else "row plain"))
+        label = labels.get(group.index("query"), -1) if run.sprite else group.index("label", len(classes))
+        others = [one.index("label", len(classes)) for one in group.views("neighbours")]
+        if label >= 0:
+            same, total = same + others.count(label), total + sum(other >= 0 for other in others)
+        found = [neighbour(run.sprite, one, classes, label) for one in group.views("neighbours")]
+        rows.append(
+            tag("div", query(run.sprite, group, classes, label), *found, class_="row" if run.sprite else "row plain")
+        )
     score = (
-        f" Here {percent(same / total)} of the neighbours are of the same class as their sample; the others have a dashed frame."
-        if total
-        else ""
+        f" Of these neighbours {percent(same / total)} are of the same class; the others are marked." if total else ""
     )
-    lead = f"On the left a held-out sample, beside it those that the model finds most alike.{score}"
-    return section("neighbours", "Nearest neighbours", lead, tag("div", *cards, class_="rows"))
+    lead = LEADS["neighbours"] + score
+    return section("neighbours", "Nearest neighbours", lead, tag("div", *rows, class_="rows"))
 
 
-def caption(name: str | None, key: str | None, distance: float | None = None) -> Html:
+def query(sprite: Sprite | None, group: View, classes: Sequence[str], label: int) -> Html:
+    """The sample whose neighbours follow."""
+    key, index = group.text("key") or "", group.index("query", sprite.total if sprite else None)
+    return tag("figure", thumb(sprite, index, key), caption(class_name(classes, label), key), class_="query")
+
+
+def neighbour(sprite: Sprite | None, one: View, classes: Sequence[str], label: int) -> Html:
+    """A neighbour with its class and distance, marked where its class is another than that of the sample."""
+    other, key, distance = one.index("label", len(classes)), one.text("key") or "", one.number("distance")
+    index = one.index("thumbnail", sprite.total if sprite else None)
+    style = "thumb other" if label >= 0 and other >= 0 and label != other else "thumb"
+    return tag(
+        "figure",
+        thumb(sprite, index, f"{key} at distance {figure(distance)}", style),
+        caption(class_name(classes, other), key, distance),
+    )
+
+
+def caption(name: str | None, key: str, distance: float | None = None) -> Html:
     """The class of a sample, or else its key; the key is in the tooltip."""
     far = None if distance is None else tag("small", figure(distance))
-    return tag("figcaption", tag("span", name or key or "", title=key), far)
+    return tag("figcaption", tag("span", name or key, title=clip(key)), far)
 
 
 def pairs(run: Run) -> Html | None:
     """The pairs that the model finds most and least in accord."""
-    view, sprite = run.evaluation.view("pairs"), run.sprite
-    if not view:
-        return None
-    limit = sprite.count if sprite else None
+    view = run.evaluation.view("pairs")
     columns = []
-    for key, title, text in (
-        ("lowest", "Lowest energy", "The two views that go together best: easy samples, often plain or typical ones."),
-        (
-            "highest",
-            "Highest energy",
-            "The two views the model finds hardest to bring together: look here for odd, cropped-out or wrong samples.",
-        ),
-    ):
-        cards = []
-        for pair in view.views(key):
-            name = pair.text("key") or ""
-            both = (
-                [thumb(sprite, pair.index(side, limit), f"{name}, view {side}") for side in ("x", "y")]
-                if sprite
-                else []
-            )
-            cards.append(
-                tag(
-                    "figure",
-                    tag("div", *both, class_="both") if both else None,
-                    tag("figcaption", tag("b", figure(pair.number("energy"))), tag("span", name, title=name)),
-                )
-            )
+    for key, title in (("lowest", "Lowest energy"), ("highest", "Highest energy")):
+        cards = [pair(run.sprite, one) for one in view.views(key)]
+        grid = tag("div", *cards, class_="pairs" if run.sprite else "pairs plain")
         if cards:
-            columns.append(
-                tag(
-                    "div",
-                    tag("h3", title),
-                    tag("div", *cards, class_="pairs" if sprite else "pairs plain"),
-                    tag("p", text, class_="explain"),
-                    class_="panel",
-                )
-            )
+            columns.append(tag("div", tag("h3", title), grid, tag("p", EXPLAIN[key], class_="explain"), class_="panel"))
     if not columns:
         return None
-    lead = "Pairs of two views of one held-out sample, in order of their energy (the figure below each pair)."
-    return section("pairs", "Pairs of lowest and highest energy", lead, tag("div", *columns, class_="two"))
+    return section("pairs", "Pairs of lowest and highest energy", LEADS["pairs"], side_by_side(*columns))
+
+
+def pair(sprite: Sprite | None, one: View) -> Html:
+    """The two views of a pair, and its energy."""
+    name, views = one.text("key") or "", []
+    for side in ("x", "y"):
+        index = one.index(side, sprite.total if sprite else None)
+        views.append(thumb(sprite, index, f"{name}, view {side}"))
+    words = tag("figcaption", tag("b", figure(one.number("energy"))), tag("span", name, title=clip(name)))
+    return tag("figure", tag("div", *views, class_="both") if sprite else None, words)

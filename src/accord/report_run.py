@@ -122,7 +122,7 @@ class Sprite(NamedTuple):
     href: str
     side: int
     columns: int
-    count: int
+    total: int
     width: int
     height: int
 
@@ -267,6 +267,8 @@ def _last_of_each_step(lines: list[View]) -> list[View]:
     steps: list[int] = []
     for line in lines:
         step = line.index("step")
+        if step < 0:
+            raise damaged("no step", line.where.rstrip(":"), "restore metrics.jsonl from a copy of the run")
         while steps and steps[-1] > step:
             steps.pop()
             kept.pop()

@@ -1,51 +1,47 @@
-"""The parts of the report below the verdict: each takes a run and gives one section of the page, or None where there is nothing to show."""
+"""The measured parts of the report: what was trained on what, probes, energies, retrieval and the spectrum of the embeddings.
+
+Each function takes a run and gives one section of the page, or None where there is nothing to show.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from accord.report_charts import (
     Bar,
     Html,
-    Series,
     bars,
+    duration,
     figure,
+    fraction,
     histogram,
-    line_chart,
     percent,
+    points,
     spectrum_chart,
     tag,
 )
 from accord.report_run import Run, View, damaged
+from accord.report_text import EXPLAIN, LADDER, LEADS, NAMES, NO_LABELS, PROBES, SPECTRUM
 
-NAMES = {
-    "vicreg": "VICReg",
-    "barlow_twins": "Barlow Twins",
-    "sigreg": "SIGReg",
-    "visreg": "VISReg",
-    "patch": "patch network",
-    "mlp": "MLP",
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "vit_tiny": "ViT tiny",
-    "vit_small": "ViT small",
-    "vit_base": "ViT base",
-}
-MAX_POINTS = 240
+REPRESENTATIONS = (("features", "learned features"), ("pca", "PCA of the input"), ("pixels", "raw input"))
 
 
 def section(key: str, title: str, lead: str | None, *content: str | None) -> Html:
-    """A part of the page with an anchor, a heading and one sentence for newcomers."""
+    """A part of the page with an anchor, a heading and a sentence for newcomers."""
     return tag("section", tag("h2", title), tag("p", lead, class_="lead") if lead else None, *content, id=key)
 
 
-def panel(title: str, explanation: str | None, *content: str | None, wide: bool = False) -> Html:
+def panel(title: str, explanation: str | None, *content: str | None) -> Html:
     """A figure: heading, drawing, and what it means in a line."""
     caption = tag("p", explanation, class_="explain") if explanation else None
-    return tag("div", tag("h3", title), *content, caption, class_="panel wide" if wide else "panel")
+    return tag("div", tag("h3", title), *content, caption, class_="panel")
+
+
+def side_by_side(*panels: str | None, style: str = "two") -> Html:
+    """Panels next to one another where there is room."""
+    return tag("div", *panels, class_=style)
 
 
 def legend(*entries: tuple[str, str]) -> Html:
@@ -55,6 +51,11 @@ def legend(*entries: tuple[str, str]) -> Html:
     )
 
 
+def empty(text: str) -> Html:
+    """What stands where nothing can be shown."""
+    return tag("p", text, class_="empty")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
     """A table that scrolls by itself where it is too wide; the first column names the row."""
     top = tag("tr", *(tag("th", name, scope="col") for name in head))
@@ -62,19 +63,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
     return tag("div", tag("table", tag("thead", top), tag("tbody", *body)), class_="scroll")
 
 
-def duration(seconds: float | None) -> str | None:
-    """Seconds as people say them."""
-    if seconds is None:
-        return None
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+def explained(name: str, meaning: str) -> Html:
+    """A row's name with what it means below."""
+    return tag("span", name, tag("small", meaning))
 
 
 def named(name: str | None) -> str | None:
-    """The field's spelling of a principle or an encoder."""
+    """The field's spelling of a principle, an encoder or a device."""
     return None if name is None else NAMES.get(name, name)
 
 
@@ -90,330 +85,166 @@ class Facts(NamedTuple):
 
 
 def facts_of(run: Run) -> Facts:
-    """Reads the facts that the head of the page tells."""
-    model, last = run.evaluation.view("model"), run.metrics[-1] if run.metrics else View({}, "")
+    """The facts that the head of the page tells."""
+    model, recipe = run.evaluation.view("model"), run.recipe
+    last = run.metrics[-1] if run.metrics else View({}, "")
     steps, seconds = model.number("steps"), model.number("seconds")
     return Facts(
-        source=run.evaluation.view("data").text("source") or run.recipe.view("data").text("source"),
-        principle=named(model.text("principle") or run.recipe.view("objective").text("name")),
-        encoder=named(model.text("encoder") or run.recipe.view("encoder").text("name")),
+        source=run.evaluation.view("data").text("source") or recipe.view("data").text("source"),
+        principle=named(model.text("principle") or recipe.view("objective").text("name")),
+        encoder=named(model.text("encoder") or recipe.view("encoder").text("name")),
         steps=last.number("step") if steps is None else steps,
         seconds=last.number("seconds") if seconds is None else seconds,
-        device=run.environment.text("device") or run.recipe.view("training").text("device"),
+        device=named(run.environment.text("device") or recipe.view("training").text("device")),
     )
+
+
+Fact = tuple[str, str | None, str | None]
 
 
 def trained(run: Run) -> Html:
     """What was trained on what."""
-    facts, data, model = facts_of(run), run.evaluation.view("data"), run.evaluation.view("model")
-    shape = [figure(n) for n in data.numbers("shape")]
-    kind = data.text("kind")
-    classes, split = data.texts("classes"), (data.number("train"), data.number("held_out"))
-    epochs = run.metrics[-1].number("epoch") if run.metrics else None
-    rates = [rate for line in run.metrics if (rate := line.number("rate")) is not None]
-    rows: list[tuple[str, str | None, str | None]] = [
-        ("Source", facts.source, "where the samples came from"),
-        ("Samples", counted(data.number("samples"), kind), " × ".join(shape) + " each" if shape else None),
-        (
-            "Split",
-            f"{figure(split[0])} to learn from" if split[0] else None,
-            f"{figure(split[1])} held out, used below" if split[1] else None,
-        ),
-        ("Tested on", data.text("test_source"), "a source of its own"),
-        (
-            "Labels",
-            f"{len(classes)} classes" if classes else "none" if run.evaluation else None,
-            "read by the probes only, never by training",
-        ),
-        (
-            "Encoder",
-            facts.encoder,
-            f"{figure(model.number('parameters'))} weights" if model.number("parameters") else None,
-        ),
-        (
-            "Features → embedding",
-            f"{figure(model.number('feature_dim'))} → {figure(model.number('dim'))}" if model.number("dim") else None,
-            "probes read features, the energy reads embeddings",
-        ),
-        ("Principle", facts.principle, "what keeps the embeddings from collapsing"),
-        ("Length", f"{figure(facts.steps)} steps" if facts.steps else None, f"{epochs:.3g} epochs" if epochs else None),
-        ("Time", duration(facts.seconds), f"{figure(sorted(rates)[len(rates) // 2], 2)} samples/s" if rates else None),
-        ("Device", facts.device, run.environment.text("precision")),
-    ]
+    facts = [*data_facts(run), *model_facts(run)]
     entries = [
         tag("div", tag("dt", name), tag("dd", value, tag("small", note) if note else None))
-        for name, value, note in rows
+        for name, value, note in facts
         if value
     ]
     return section("trained", "What was trained on what", None, tag("dl", *entries, class_="facts"))
 
 
-def counted(count: float | None, kind: str | None) -> str | None:
-    """A count with what is counted."""
-    return (
-        None
-        if count is None
-        else f"{figure(count)} {'images' if kind == 'image' else 'rows' if kind == 'vector' else 'samples'}"
+def data_facts(run: Run) -> list[Fact]:
+    """Where the samples came from and how they were used."""
+    data = run.evaluation.view("data")
+    count, train, held_out = (data.number(key) for key in ("samples", "train", "held_out"))
+    classes, words = (
+        data.texts("classes"),
+        {"image": "images", "vector": "rows"}.get(data.text("kind") or "", "samples"),
     )
+    labels = f"{figure(float(len(classes)))} classes" if classes else "none" if run.evaluation else None
+    split = None if train is None or held_out is None else f"{figure(train)} + {figure(held_out)}"
+    return [
+        ("Source", facts_of(run).source, None),
+        ("Samples", None if count is None else f"{figure(count)} {words}", shape_words(data)),
+        ("Split", split, "to learn from + held out; every figure here is of held-out samples"),
+        ("Tested on", data.text("test_source"), "a source of its own"),
+        ("Labels", labels, "read by probes only, never by training" if classes else None),
+    ]
 
 
-REPRESENTATIONS = (
-    ("features", "learned features", "features"),
-    ("pca", "PCA of the input", "pca"),
-    ("pixels", "raw input", "pixels"),
-)
-PROBES = (
-    ("few_label", "Few labels", "logistic regression on {per_class} labelled samples per class, mean of {draws} draws"),
-    ("linear", "Linear probe", "logistic regression on all labels of the training split"),
-    ("knn", "Nearest neighbours", "vote of the most similar training samples"),
-)
+def shape_words(data: View) -> str | None:
+    """The shape of a sample in words."""
+    shape = data.numbers("shape")
+    if data.text("kind") == "image" and len(shape) == 3:
+        colours = {1.0: "grey", 3.0: "colour"}.get(shape[0], f"{figure(shape[0])} channels")
+        return f"{figure(shape[2])} × {figure(shape[1])} pixels, {colours}"
+    return f"{' × '.join(figure(n) for n in shape)} numbers each" if shape else None
 
 
-def probe_value(probes: View, representation: str, probe: str) -> tuple[float | None, float | None]:
+def model_facts(run: Run) -> list[Fact]:
+    """What learned, how and for how long."""
+    facts, model = facts_of(run), run.evaluation.view("model")
+    weights, width, dim = (model.number(key) for key in ("parameters", "feature_dim", "dim"))
+    epochs = run.metrics[-1].number("epoch") if run.metrics else None
+    rates = sorted(rate for line in run.metrics if (rate := line.number("rate")) is not None)
+    speed = f"{figure(round(rates[len(rates) // 2]))} samples per second" if rates else None
+    sizes = f"{figure(width)} → {figure(dim)}" if width and dim else None
+    return [
+        ("Encoder", facts.encoder, None if weights is None else f"{figure(weights)} weights"),
+        ("Features → embedding", sizes, "probes read features, the energy reads embeddings"),
+        ("Principle", facts.principle, "what keeps the embeddings from collapsing"),
+        (
+            "Length",
+            f"{figure(facts.steps)} steps" if facts.steps else None,
+            f"{figure(epochs)} epochs" if epochs else None,
+        ),
+        ("Time", duration(facts.seconds), speed),
+        ("Device", facts.device, run.environment.text("precision")),
+    ]
+
+
+def probe_value(view: View, representation: str, probe: str) -> tuple[float | None, float | None]:
     """The score of a probe and how much it varies between draws of labels."""
-    scores = probes.view(representation)
-    if probe == "few_label":
-        few = scores.view("few_label")
-        return few.number("mean"), few.number("std")
-    return scores.number(probe), None
+    scores = view.view(representation)
+    if probe != "few_label":
+        return scores.number(probe), None
+    return scores.view(probe).number("mean"), scores.view(probe).number("std")
 
 
 def probes(run: Run) -> Html | None:
     """Features against PCA and raw input."""
-    view = run.evaluation.view("probes")
     if not run.evaluation:
         return None
-    lead = "A probe is a simple classifier trained on frozen features. If it does better on the features than on the input itself, the encoder has made something easier to read."
+    view = run.evaluation.view("probes")
     if not view:
-        return section(
-            "probes",
-            "Probes",
-            lead,
-            tag(
-                "p",
-                "This data has no labels, so there is nothing to probe. Everything below needs none.",
-                class_="empty",
-            ),
-        )
-    few = view.view("features").view("few_label")
+        return section("probes", "Probes", LEADS["probes"], empty(NO_LABELS))
+    few, chance = view.view("features").view("few_label"), view.number("chance")
     counts = {"per_class": figure(few.number("per_class")), "draws": figure(few.number("draws"))}
     groups, rows = [], []
-    for probe, name, meaning in PROBES:
-        scores = {key: probe_value(view, key, probe) for key, _, _ in REPRESENTATIONS}
-        group = [
-            Bar(word, style, value, spread)
-            for key, word, style in REPRESENTATIONS
-            for value, spread in [scores[key]]
-            if value is not None
-        ]
-        if not group:
-            continue
-        groups.append((name, group))
-        learned, others = scores["features"][0], [scores[key][0] for key in ("pca", "pixels")]
-        best = max((v for v in others if v is not None), default=None)
-        gain = "–" if learned is None or best is None else points(learned - best)
-        rows.append(
-            [
-                tag("span", name, tag("small", meaning.format(**counts))),
-                *(with_spread(*scores[key]) for key, _, _ in REPRESENTATIONS),
-                gain,
-            ]
-        )
-    chart = bars("Probes", groups, chance=view.number("chance")) if groups else None
-    return section(
-        "probes",
-        "Probes",
-        lead,
-        tag(
-            "div",
-            panel(
-                "Held-out samples classified right",
-                "Longer is better. The dashed line is what guessing the commonest class reaches; whiskers are one standard deviation over draws of labels.",
-                legend(*((name, style) for _, name, style in REPRESENTATIONS)),
-                chart,
-            ),
-            panel(
-                "The same in numbers",
-                "“Gain” is learned features minus the better of the other two, in percentage points.",
-                table(["Probe", "Features", "PCA", "Input", "Gain"], rows),
-            ),
-            class_="two",
-        ),
-    )
+    for probe, (name, meaning) in PROBES.items():
+        scores = [(key, word, *probe_value(view, key, probe)) for key, word in REPRESENTATIONS]
+        group = [Bar(word, key, value, spread) for key, word, value, spread in scores if value is not None]
+        if group:
+            groups.append((name, group))
+            cells = [with_spread(value, spread) for _, _, value, spread in scores]
+            rows.append([explained(name, meaning.format(**counts)), *cells, gain([value for _, _, value, _ in scores])])
+    colours = [(word, key) for key, word in REPRESENTATIONS]
+    if chance is not None:
+        colours.append((f"guessing: {percent(chance)}", "guessing"))
+    drawing = bars("Probes", groups, chance=chance) if groups else None
+    chart = panel("Held-out samples classified right", EXPLAIN["bars"], legend(*colours), drawing)
+    numbers = panel("The same in numbers", EXPLAIN["gain"], table(["Probe", "Features", "PCA", "Input", "Gain"], rows))
+    return section("probes", "Probes", LEADS["probes"], side_by_side(chart, numbers))
 
 
-def points(difference: float) -> str:
-    """A difference of fractions in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}".replace("-", "\u2212")
+def gain(scores: Sequence[float | None]) -> str:
+    """The first score minus the best of the others, in percentage points."""
+    best = max((v for v in scores[1:] if v is not None), default=None)
+    return "–" if scores[0] is None or best is None else points(scores[0] - best)
 
 
-def with_spread(value: float | None, spread: float | None) -> str:
+def with_spread(value: float | None, spread: float | None) -> Html:
     """A share, with its standard deviation where there is one."""
-    return percent(value) if spread is None else f"{percent(value)} ± {100 * spread:.1f}"
-
-
-class Curve(NamedTuple):
-    """One chart of the training log: its heading, what it tells, and the columns it draws."""
-
-    title: str
-    explanation: str
-    columns: Sequence[tuple[str, str, str]]
-
-
-CURVES = (
-    Curve(
-        "Loss",
-        "What training makes small. Its height means little; that it falls and settles does.",
-        [("loss", "loss", "s1")],
-    ),
-    Curve(
-        "Effective rank",
-        "About how many dimensions the embeddings use. A fall towards 1 is a collapse.",
-        [("effective_rank", "effective rank", "s1")],
-    ),
-    Curve(
-        "Energy of pairs",
-        "Matched pairs should lie below mismatched ones, and the gap should open.",
-        [("energy_matched", "matched", "matched"), ("energy_mismatched", "mismatched", "random")],
-    ),
-    Curve(
-        "Energy AUROC",
-        "How often a mismatched pair has the higher energy: 1 always, 0.5 no better than a coin.",
-        [("energy_auroc", "AUROC", "s1")],
-    ),
-    Curve(
-        "Spread of the embeddings",
-        "Standard deviation over samples, per dimension. Near 0 all samples look alike to the model.",
-        [("std_mean", "mean", "s1"), ("std_min", "least", "s2")],
-    ),
-    Curve("Learning rate", "The size of a step: it warms up, then falls.", [("lr", "learning rate", "s1")]),
-    Curve("Speed", "Samples per second of training.", [("rate", "samples/s", "s1")]),
-    Curve(
-        "Waiting for data",
-        "Share of the time in which training stood still for want of data.",
-        [("waiting", "waiting", "s1")],
-    ),
-)
-
-
-def thin(lines: Sequence[View]) -> list[View]:
-    """At most 240 lines of the log, evenly spread, the first and the last among them."""
-    count = len(lines)
-    if count <= MAX_POINTS:
-        return list(lines)
-    return [lines[round(i * (count - 1) / (MAX_POINTS - 1))] for i in range(MAX_POINTS)]
-
-
-def training(run: Run) -> tuple[Html, list[dict[str, object]]]:
-    """Training curves, and the values behind them for the read-out under the pointer."""
-    if not run.metrics:
-        return section(
-            "training",
-            "Training",
-            None,
-            tag("p", "There is no training log (metrics.jsonl) in this run.", class_="empty"),
-        ), []
-    events = [(line.number("step") or 0, text) for line in run.metrics if (text := line.text("event"))]
-    lines = thin(run.metrics)
-    steps = [line.number("step") or 0 for line in lines]
-    terms = list(dict.fromkeys(name for line in lines for name in line.view("terms").values))
-    charts: list[tuple[str, str, list[Series]]] = []
-    for curve in CURVES:
-        series = [Series(name, style, [line.number(key) for line in lines]) for key, name, style in curve.columns]
-        charts.append(
-            (curve.title, curve.explanation, [one for one in series if any(v is not None for v in one.values)])
-        )
-    parts = [
-        Series(name, f"s{1 + i % 6}", [line.view("terms").number(name) for line in lines])
-        for i, name in enumerate(terms)
-    ]
-    charts.insert(1, ("Terms of the loss", "The parts it is made of, before they are weighted.", parts))
-    panels, data = [], []
-    for title, explanation, series in charts:
-        if not series:
-            continue
-        key = f"chart{len(data)}"
-        names = legend(*((one.name, one.style) for one in series)) if len(series) > 1 else None
-        panels.append(panel(title, explanation, names, line_chart(title, steps, series, events=events, key=key)))
-        data.append(
-            {"id": key, "x": steps, "names": [one.name for one in series], "y": [rounded(one.values) for one in series]}
-        )
-    listed = (
-        tag(
-            "ul",
-            *(tag("li", tag("b", f"step {figure(step)}"), " ", text) for step, text in events[:50]),
-            class_="events",
-        )
-        if events
-        else None
-    )
-    said = tag("p", "Dashed upright lines mark what happened on the way:", class_="explain") if events else None
-    lead = "How the run went, step by step. Point at a curve to read its values."
-    return section("training", "Training", lead, tag("div", *panels, class_="grid"), said, listed), data
-
-
-def rounded(values: Sequence[float | None]) -> list[float | None]:
-    """Values with five significant digits, to keep the page small."""
-    return [None if v is None else float(f"{v:.5g}") for v in values]
-
-
-LADDER: Mapping[str, tuple[str, str]] = {
-    "random": ("Random", "the partner comes from another sample, drawn by chance: easy to tell"),
-    "nearest": ("Nearest", "the partner comes from the most similar other sample: hard to tell"),
-    "perturbed": ("Perturbed", "the right partner, damaged a little: the hardest"),
-}
+    return tag("span", percent(value), None if spread is None else tag("small", f"± {100 * spread:.1f}"))
 
 
 def energy(run: Run) -> Html | None:
-    """Histograms and figures of matched against mismatched pairs."""
+    """Histograms and figures of matched against mismatched pairs, and retrieval."""
     view = run.evaluation.view("energy")
     if not view:
         return None
-    matched, rungs, counts = view.view("matched"), view.view("ladder"), view.view("histogram")
-    edges = counts.numbers("edges")
-    if any(a >= b for a, b in pairwise(edges)):
-        raise damaged("the edges do not rise", f"{counts.where}edges")
-    known = [key for key in (*LADDER, *(k for k in rungs.values if k not in LADDER)) if rungs.view(key)]
-    panels, rows = [], []
-    rows.append(["Matched", figure(matched.number("mean")), figure(matched.number("std")), "", "", ""])
+    rungs, matched = view.view("ladder"), view.view("matched")
+    known = [key for key in LADDER if rungs.view(key)]
+    rows = [["Matched", figure(matched.number("mean")), figure(matched.number("std")), "", "", ""]]
     for key in known:
         rung = rungs.view(key)
-        name, meaning = LADDER.get(key, (key, None))
-        rows.append([name, *(figure(rung.number(k)) for k in ("mean", "std", "gap", "auroc", "d_prime"))])
-        bins = [
-            ("matched", "matched", bin_counts(counts, "matched", edges)),
-            (name.lower(), key if key in LADDER else "random", bin_counts(counts, key, edges)),
-        ]
-        if len(edges) > 1 and all(n for _, _, n in bins):
-            auroc = rung.number("auroc")
-            big = tag("p", tag("b", figure(auroc)), " AUROC", class_="big") if auroc is not None else None
-            panels.append(
-                panel(
-                    f"Matched against {name.lower()}",
-                    f"{meaning}." if meaning else None,
-                    big,
-                    histogram(f"Energies, matched and {name.lower()}", edges, bins, x_name="energy"),
-                )
-            )
-    lead = "The energy of a pair is low where the two belong together and high where they do not. The less the two hills overlap, the better the model tells them apart. All pairs are held out."
-    shown = [("matched pairs", "matched"), *((f"{LADDER[k][0].lower()} mismatches", k) for k in known if k in LADDER)]
+        mean, std, gap, d_prime = (figure(rung.number(k)) for k in ("mean", "std", "gap", "d_prime"))
+        rows.append([LADDER[key][0], mean, std, gap, fraction(rung.number("auroc")), d_prime])
+    panels = [histogram_panel(view, key) for key in known]
+    ladder = table(["Pairs", "Mean", "Std", "Gap", "AUROC", "d′"], rows)
     return section(
         "energy",
         "Energy",
-        lead,
-        legend(*shown),
-        tag("div", *panels, class_="grid"),
-        tag(
-            "div",
-            panel(
-                "The ladder of mismatches",
-                "Gap: mean energy above matched pairs. AUROC: share of comparisons in which the mismatch has the higher energy. d′: the gap in standard deviations.",
-                table(["Pairs", "Mean", "Std", "Gap", "AUROC", "d′"], rows),
-            ),
-            retrieval(run),
-            class_="two",
-        ),
+        LEADS["energy"],
+        side_by_side(*panels, style="grid"),
+        side_by_side(panel("The ladder of mismatches", EXPLAIN["ladder"], ladder), retrieval(run)),
     )
+
+
+def histogram_panel(view: View, key: str) -> Html | None:
+    """Energies of matched pairs and of one kind of mismatch."""
+    counts, auroc = view.view("histogram"), view.view("ladder").view(key).number("auroc")
+    edges = counts.numbers("edges")
+    if any(a >= b for a, b in pairwise(edges)):
+        raise damaged("the edges do not rise", f"{counts.where}edges")
+    matched, other = (bin_counts(counts, name, edges) for name in ("matched", key))
+    if len(edges) < 2 or not matched or not other:
+        return None
+    name, meaning = LADDER[key]
+    big = None if auroc is None else tag("p", tag("b", fraction(auroc)), " AUROC", class_="big")
+    colours = legend(("matched", "matched"), (name.lower(), key))
+    chart = histogram(f"Energies: {name.lower()}", edges, [("matched", "matched", matched), (name.lower(), key, other)])
+    return panel(f"Matched against {name.lower()}", meaning, big, colours, chart)
 
 
 def bin_counts(counts: View, key: str, edges: Sequence[float]) -> list[float]:
@@ -429,27 +260,20 @@ def bin_counts(counts: View, key: str, edges: Sequence[float]) -> list[float]:
 def retrieval(run: Run) -> Html | None:
     """Finding the other view of a sample by its energy."""
     view = run.evaluation.view("retrieval")
-    if not view:
-        return None
     candidates = view.number("candidates")
-    rows = [
-        [
-            f"Right one among the first {k}",
-            percent(view.number(f"recall@{k}")),
-            percent(min(1, k / candidates)) if candidates else "–",
-        ]
-        for k in (1, 5, 10)
-    ]
-    rows.append(
-        [
-            "Median place of the right one",
-            figure(view.number("median_rank")),
-            figure((candidates + 1) / 2) if candidates else "–",
-        ]
+    if not view or not candidates or candidates < 1:
+        return None
+    rows = []
+    for k in (1, 5, 10):
+        name = "The right one is first" if k == 1 else f"among the first {k}"
+        rows.append([name, percent(view.number(f"recall@{k}")), percent(min(1.0, k / candidates))])
+    rows.append(["Its place, median", figure(view.number("median_rank")), figure((candidates + 1) / 2)])
+    rows.append(["Mean of 1 / place", fraction(view.number("mrr")), ""])
+    text = (
+        f"Given one view, all {figure(candidates)} candidates are put in order of energy. "
+        "How near the front is the other view of the same sample?"
     )
-    rows.append(["Mean of 1 / place", figure(view.number("mrr")), ""])
-    text = f"Given one view, all {figure(candidates)} candidates are put in order of energy. How near the front is the other view of the same sample?"
-    return panel("Retrieval by energy", text, table(["Figure", "Here", "By chance"], rows))
+    return panel("Retrieval by energy", text, table(["", "Here", "By chance"], rows))
 
 
 def spectrum(run: Run) -> Html | None:
@@ -458,47 +282,12 @@ def spectrum(run: Run) -> Html | None:
     if not view:
         return None
     values, dim, rank = view.numbers("spectrum"), view.number("dim"), view.number("rankme")
-    chart = None
-    if values:
-        chart = panel(
-            "Singular values",
-            "How much of the embedding lies along each of its directions, greatest first. A flat line uses all of them, a cliff only those before it; the dashed line is the effective rank.",
-            spectrum_chart(values, rank),
-        )
-    rows: list[tuple[str, str, str]] = [
-        (
-            "Effective rank (RankMe)",
-            f"{figure(rank)} of {figure(dim)}" if dim else figure(rank),
-            "how many dimensions are really used; more is richer, 1 is a collapse",
-        ),
-        (
-            "LiDAR",
-            figure(view.number("lidar")),
-            "how many directions tell samples apart better than views of one sample",
-        ),
-        (
-            "α-ReQ",
-            figure(view.number("alpha_req")),
-            "how fast the spectrum falls; about 1 is good, far above is too steep",
-        ),
-        ("Standard deviation, mean", figure(view.number("std_mean")), "spread of one dimension over samples"),
-        ("Standard deviation, least", figure(view.number("std_min")), "of the dimension that varies least"),
-        (
-            "Dimensions that hardly vary",
-            percent(view.number("std_share_below_0.1")),
-            "share with a standard deviation below 0.1",
-        ),
-        (
-            "Correlation of dimensions",
-            figure(view.number("off_diagonal_correlation")),
-            "mean size over pairs; 0 each says something new, 1 all say the same",
-        ),
-    ]
-    body = [[tag("span", name, tag("small", meaning)), value] for name, value, meaning in rows if value != "–"]
-    lead = "If the embeddings collapsed on to few directions, or one point, they would say little about the samples. These figures would show it."
-    return section(
-        "spectrum",
-        "Spectrum of the embeddings",
-        lead,
-        tag("div", chart, panel("Figures", None, table(["Figure", "Value"], body)), class_="two"),
-    )
+    rows = []
+    for key, (name, meaning) in SPECTRUM.items():
+        value = view.number(key)
+        if value is not None:
+            text = percent(value) if "share" in key else figure(value)
+            rows.append([explained(name, meaning), f"{text} of {figure(dim)}" if key == "rankme" and dim else text])
+    chart = panel("Singular values", EXPLAIN["spectrum"], spectrum_chart(values, rank)) if values else None
+    numbers = panel("In figures", None, table(["", "Value"], rows)) if rows else None
+    return section("spectrum", "Spectrum of the embeddings", LEADS["spectrum"], side_by_side(chart, numbers))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
-from accord.data import colour
-from accord.data.crop import full_window, random_window, resample
+from accord.data.colour import colour_matrix, recolour, retone, solarise
+from accord.data.crop import Outside, Window, full_window, random_window, resample, turned
 from accord.data.random import Draws
 from accord.errors import UsageError
 
 Range = tuple[float, float]
+
+CHUNK = 2**18
+"""Values worked on at a time on a CPU: larger temporaries go back to the system each time, and their page faults cost most of the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +26,13 @@ class Augmentation:
     """What may happen to an image, in this order; the defaults change nothing.
 
     Args:
-        scale: bounds of the share of the image's area that is kept, in (0, 1].
+        scale: bounds of the share of the image's area that is kept; above 1 the view shows more than the image.
         ratio: bounds of width / height of the crop.
         flip: probability of a mirror image (left and right).
         rotate: largest rotation to either side, degrees.
-        shift: largest displacement of the crop to either side, in fractions of the image; beyond it the border is repeated.
+        shear: largest slant to either side, width per height.
+        shift: largest displacement of the crop to either side, in fractions of the image.
+        outside: what is seen beyond the image: its border, "repeat"-ed, or "black" (0), which suits writing.
         jitter: probability that brightness, contrast, saturation and hue change at all.
         brightness: factor in [1 - value, 1 + value].
         contrast: factor in [1 - value, 1 + value], around the mean luma of the image.
@@ -45,7 +52,9 @@ class Augmentation:
     ratio: Range = (1.0, 1.0)
     flip: float = 0.0
     rotate: float = 0.0
+    shear: float = 0.0
     shift: float = 0.0
+    outside: Outside = "repeat"
     jitter: float = 1.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -58,11 +67,13 @@ class Augmentation:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        ranges = {"scale": (1e-4, 1.0), "ratio": (0.01, 100.0), "blur_sigma": (0.0, 64.0)}
+        ranges = {"scale": (1e-4, 4.0), "ratio": (0.01, 100.0), "blur_sigma": (0.0, 64.0)}
         limits = {"rotate": 180.0, "shift": 1.0, "hue": 0.5}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ranges:
+            if field.name == "outside":
+                _check_outside(value)
+            elif field.name in ranges:
                 object.__setattr__(self, field.name, _range(field.name, value, *ranges[field.name]))
             else:
                 _check(field.name, value, 0.0, limits.get(field.name, 1.0))
@@ -90,7 +101,16 @@ class Augmentation:
     @classmethod
     def digits(cls) -> Augmentation:
         """For digits and other writing: small turns, shifts and changes of scale; never a mirror image."""
-        return cls(scale=(0.6, 1.0), ratio=(3 / 4, 4 / 3), rotate=15.0, shift=0.1, brightness=0.3, contrast=0.3)
+        return cls(
+            scale=(0.75, 1.35),
+            rotate=15.0,
+            shear=0.1,
+            shift=0.125,
+            outside="black",
+            brightness=0.3,
+            contrast=0.1,
+            noise=0.1,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +136,21 @@ class VectorAugmentation:
         _check("scale", self.scale, 0.0, 1.0)
 
 
+class _Plan(NamedTuple):
+    """What happens to each sample, parameters (batch, ...) throughout; None is what no sample needs."""
+
+    window: Window
+    sigma: Tensor | None
+    linear: Tensor | None
+    offset: Tensor | None
+    invert: Tensor | None
+
+    def rows(self, rows: slice) -> _Plan:
+        """The same for some of the samples."""
+        window = Window(*(None if t is None else t[rows] for t in self.window))  # type: ignore[arg-type]
+        return _Plan(window, *(None if t is None else t[rows] for t in self[1:]))
+
+
 def augment(
     images: UInt8[Tensor, "batch c h w"],
     draws: Draws,
@@ -125,49 +160,41 @@ def augment(
 ) -> Float[Tensor, "batch c size size"]:
     """One random view of each image, float32 in [0, 1].
 
+    Crop, blur and the composed colour change are linear; the result is clamped to [0, 1] once, after them.
+
     Args:
         images: (batch, channel, height, width) uint8. float32 in [0, 1] is taken as well.
         draws: the random numbers of these samples.
-        augmentation: what may happen.
+        augmentation: what may happen. Saturation, hue and greyscale concern images of three channels only.
         size: side of the view; by default the shorter side of the images.
         aspect: width / height of the originals where the images were squeezed on to their canvas, (batch,).
 
     Raises:
-        ValueError: if the images are not a batch of images.
+        ValueError: if the images are not a batch of images, or there are not as many draws as images.
     """
-    canvas = _as_float(images)
-    aspect = _aspect(canvas, aspect)
-    size = size or min(canvas.shape[-2:])
-    window = random_window(
-        draws,
-        aspect,
-        scale=augmentation.scale,
-        ratio=augmentation.ratio,
-        flip=augmentation.flip,
-        rotate=augmentation.rotate,
-        shift=augmentation.shift,
-    )
-    view = _recolour(resample(canvas, window, size, aspect), draws, augmentation)
-    if augmentation.blur:
-        u = draws.uniform("blur", 2)
-        low, high = augmentation.blur_sigma
-        view = colour.blur(view, torch.where(u[:, 0] < augmentation.blur, low + (high - low) * u[:, 1], 0.0), high)
-    if augmentation.solarise:
-        view = colour.solarise(view, (draws.uniform("solarise") < augmentation.solarise).float())
-    if augmentation.noise:
-        view = view.add_(draws.normal("noise", *view.shape[1:]), alpha=augmentation.noise).clamp_(0, 1)
-    return view
+    _check_images(images)
+    if len(draws) != len(images):
+        raise ValueError(f"draws: expected {len(images)}, one per image, got {len(draws)}")
+    size = size or min(images.shape[-2:])
+    plan = _plan(draws, augmentation, _aspect(images, aspect), images.shape[1])
+    views = torch.empty((*images.shape[:2], size, size), device=images.device)
+    chunk = max(4, CHUNK // max(images.shape[1:].numel(), views.shape[1:].numel())) if images.is_cpu else len(images)
+    for start in range(0, len(images), chunk):
+        rows = slice(start, start + chunk)
+        _apply(images[rows], plan.rows(rows), size, augmentation.outside, views[rows])
+        if augmentation.noise:
+            noise = draws.rows(rows).normal("noise", *views.shape[1:])
+            views[rows].add_(noise, alpha=augmentation.noise).clamp_(0, 1)
+    return views
 
 
 def full_view(images: UInt8[Tensor, "batch c h w"], size: int | None = None, aspect: Tensor | None = None) -> Tensor:
     """The largest centred square of each image in its original geometry, (batch, c, size, size) float32 in [0, 1]."""
-    canvas = _as_float(images)
-    height, width = canvas.shape[-2:]
-    size = size or min(height, width)
-    if aspect is None and height == width == size:
-        return canvas
-    aspect = _aspect(canvas, aspect)
-    return resample(canvas, full_window(aspect), size, aspect).clamp_(0, 1)
+    _check_images(images)
+    size = size or min(images.shape[-2:])
+    if images.shape[-2:] == (size, size) and (aspect is None or bool((aspect == 1).all())):
+        return images.float() * (1 / 255) if images.dtype == torch.uint8 else images.clone()
+    return resample(images, full_window(_aspect(images, aspect)), size).clamp_(0, 1)
 
 
 def augment_vectors(
@@ -184,39 +211,74 @@ def augment_vectors(
     return view
 
 
-def _recolour(view: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
-    """Brightness, contrast, saturation, hue and grey, clamped to [0, 1] once."""
-    ranges = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
-    coloured = view.shape[1] == 3
-    if not any(ranges[:2]) and not (coloured and (any(ranges) or augmentation.greyscale)):
-        return view.clamp_(0, 1)
+def _plan(draws: Draws, augmentation: Augmentation, aspect: Tensor, channels: int) -> _Plan:
+    """Draws all parameters of a batch."""
+    a = augmentation
+    window = random_window(draws, aspect, scale=a.scale, ratio=a.ratio, flip=a.flip, shift=a.shift)
+    leaves = a.outside == "black" and (a.shift > 0 or a.scale[1] > 1)
+    if a.rotate or a.shear or leaves:
+        u = draws.uniform("turn", 2).mul_(2).sub_(1)
+        window = turned(window, aspect, u[:, 0] * math.radians(a.rotate), u[:, 1] * a.shear)
+    linear, offset = _colour_plan(draws, a, channels)
+    sigma = invert = None
+    if a.blur:
+        u = draws.uniform("blur", 2)
+        sigma = torch.where(u[:, 0] < a.blur, a.blur_sigma[0] + (a.blur_sigma[1] - a.blur_sigma[0]) * u[:, 1], 0.0)
+    if a.solarise:
+        invert = (draws.uniform("solarise") < a.solarise).float()
+    return _Plan(window, sigma, linear, offset, invert)
+
+
+def _colour_plan(draws: Draws, a: Augmentation, channels: int) -> tuple[Tensor | None, Tensor | None]:
+    """A and the factor of the mean in b; for other than three channels A is one factor per sample."""
+    coloured = channels == 3
+    if not (a.brightness or a.contrast or (coloured and (a.saturation or a.hue or a.greyscale))):
+        return None, None
     u = draws.uniform("colour", 6)
-    jitter = (u[:, 4] < augmentation.jitter).float()[:, None] * view.new_tensor(ranges)
-    brightness, contrast, saturation, hue = (jitter * (2 * u[:, :4] - 1)).unbind(1)
-    if coloured:
-        grey = (u[:, 5] < augmentation.greyscale).float()
-        linear, offset = colour.colour_matrix(1 + brightness, 1 + contrast, 1 + saturation, hue, grey)
-        return colour.apply_colour(view, linear, offset).clamp_(0, 1)
-    return colour.apply_tone(view, 1 + brightness, 1 + contrast).clamp_(0, 1)
+    bounds = u.new_tensor([a.brightness, a.contrast, a.saturation, a.hue])
+    change = (u[:, 4:5] < a.jitter) * bounds * (2 * u[:, :4] - 1)
+    brightness, contrast, saturation, hue = change.unbind(1)
+    if not coloured:
+        return (1 + brightness) * (1 + contrast), (1 + brightness) * -contrast
+    keep = (1 + saturation) * (u[:, 5] >= a.greyscale)
+    return colour_matrix(1 + brightness, 1 + contrast, keep, hue)
 
 
-def _as_float(images: Shaped[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+def _apply(images: Tensor, plan: _Plan, size: int, outside: Outside, out: Tensor) -> None:
+    """One chunk of views, written to `out`."""
+    view = resample(images, plan.window, size, sigma=plan.sigma, outside=outside)
+    if plan.linear is not None:
+        assert plan.offset is not None
+        view = (recolour if plan.linear.ndim == 3 else retone)(view, plan.linear, plan.offset)
+    torch.clamp(view, 0, 1, out=out)
+    if plan.invert is not None:
+        solarise(out, plan.invert)
+
+
+def _check_images(images: Shaped[Tensor, "batch c h w"]) -> None:
     if images.ndim != 4 or images.dtype not in (torch.uint8, torch.float32):
         raise ValueError(
             "images: expected uint8 (or float32 in [0, 1]) of shape (batch, channel, height, width), "
             f"got {images.dtype} of shape {tuple(images.shape)}"
         )
-    return images.float().mul_(1 / 255) if images.dtype == torch.uint8 else images
 
 
-def _aspect(canvas: Tensor, aspect: Tensor | None) -> Tensor:
+def _aspect(images: Tensor, aspect: Tensor | None) -> Float[Tensor, " batch"]:
     """Width / height of the originals; without it that of the canvas."""
-    batch, _, height, width = canvas.shape
+    batch, _, height, width = images.shape
     if aspect is None:
-        return canvas.new_full((batch,), width / height)
+        return torch.full((batch,), width / height, device=images.device)
     if aspect.shape != (batch,):
         raise ValueError(f"aspect: expected one value per image, shape ({batch},), got {tuple(aspect.shape)}")
-    return aspect.to(canvas)
+    return aspect.to(images.device, torch.float32)
+
+
+def _check_outside(value: str) -> None:
+    known = get_args(Outside)
+    if value not in known:
+        raise UsageError(
+            f"outside: expected one of {known}, got {value!r}", where="outside", help=f'outside = "{known[0]}"'
+        )
 
 
 def _check(name: str, value: float, low: float, high: float, *, open_end: bool = False) -> None:

@@ -6,92 +6,63 @@ Luma is that of ITU-R BT.601, $(0.299, 0.587, 0.114)$, as in Pillow and torchvis
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
-TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
-NEGLIGIBLE = 1e-5
-"""Weights of a blur below this are zero: denormal products slow a CPU down many times."""
+CHROMA = ((0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
+"""I and Q of the YIQ colour space, whose Y is luma."""
+
+
+@lru_cache(maxsize=1)
+def hue_basis() -> tuple[list[list[float]], list[list[float]], list[list[float]]]:
+    r"""Three 3 x 3 matrices (G, C, S): a turn of the chroma plane by $\varphi$ is $G + \cos\varphi\,C + \sin\varphi\,S$."""
+    forward = torch.tensor([LUMA, *CHROMA], dtype=torch.float64)
+    back = torch.linalg.inv(forward)
+    luma = torch.outer(back[:, 0], forward[0])
+    even = back[:, 1:] @ forward[1:]
+    odd = torch.outer(back[:, 2], forward[1]) - torch.outer(back[:, 1], forward[2])
+    return luma.tolist(), even.tolist(), odd.tolist()
 
 
 def colour_matrix(
-    brightness: Float[Tensor, " batch"], contrast: Tensor, saturation: Tensor, hue: Tensor, grey: Tensor
+    brightness: Float[Tensor, " batch"], contrast: Tensor, saturation: Tensor, hue: Tensor
 ) -> tuple[Float[Tensor, "batch 3 3"], Float[Tensor, " batch"]]:
-    r"""The linear part A and the factor of the mean luma in the offset, of brightness, contrast, saturation, hue and grey in this order.
+    r"""A, and the factor of the image's mean luma in b, for brightness, contrast, saturation and hue in this order.
 
-    brightness $f p$; contrast $f p + (1 - f)\bar\ell$ with the image's mean luma; saturation $f p + (1 - f)\ell(p)$;
-    hue: a rotation by $2\pi h$ in the chroma plane of YIQ, which keeps luma; grey: $\ell(p)$ where `grey` is 1.
-    All of them keep a grey pixel grey, so the offset is the same for the three channels:
-    $b = f_b (1 - f_c)\,\bar\ell$ of the image before.
+    brightness $f p$; contrast $f p + (1 - f)\bar\ell$ with the mean luma of the image; saturation $f p + (1 - f)\ell(p)$;
+    hue: a turn of the chroma plane of YIQ by $2\pi h$, which keeps luma (Pillow's goes round the hexagon of HSV instead).
+    All of them leave grey grey, so b is the same for the three channels: $b = f_b (1 - f_c)\,\bar\ell$.
 
     Args:
         brightness: factor, (batch,) as all of them; 1 changes nothing.
         contrast: factor; 1 changes nothing.
-        saturation: factor; 1 changes nothing.
-        hue: turns, in [-0.5, 0.5]; 0 changes nothing.
-        grey: 1 where the colour is dropped, else 0.
+        saturation: factor; 1 changes nothing, 0 leaves grey.
+        hue: turns; 0 changes nothing.
     """
-    luma = brightness.new_tensor(LUMA)
-    yiq = brightness.new_tensor(TO_YIQ)
-    keep = saturation * (1 - grey)
-    turn = hue * (2 * math.pi)
-    cos, sin = keep * turn.cos(), keep * turn.sin()
-    basis = torch.linalg.inv(yiq.double()).float()
-    stay = torch.outer(basis[:, 0], luma)
-    even = basis[:, 1:] @ yiq[1:]
-    odd = torch.outer(basis[:, 2], yiq[1]) - torch.outer(basis[:, 1], yiq[2])
-    linear = stay + cos[:, None, None] * even + sin[:, None, None] * odd
+    luma, even, odd = brightness.new_tensor(hue_basis())
+    cos, sin = saturation * (hue * (2 * math.pi)).cos(), saturation * (hue * (2 * math.pi)).sin()
+    linear = luma + cos[:, None, None] * even + sin[:, None, None] * odd
     return linear * (brightness * contrast)[:, None, None], brightness * (1 - contrast)
 
 
-def apply_colour(images: Float[Tensor, "batch 3 h w"], linear: Tensor, offset: Tensor) -> Tensor:
-    """A p + b with b = offset * mean luma of each image."""
+def recolour(images: Float[Tensor, "batch 3 h w"], linear: Tensor, offset: Tensor) -> Float[Tensor, "batch 3 h w"]:
+    """A p + offset * mean luma, not clamped; `linear` is (batch, 3, 3), `offset` (batch,)."""
     pixels = images.flatten(2)
     mean = pixels.mean(2) @ images.new_tensor(LUMA)
-    shifted = torch.baddbmm((offset * mean)[:, None, None], linear, pixels)
-    return shifted.view_as(images)
+    return torch.baddbmm((offset * mean)[:, None, None], linear, pixels).view(images.shape)
 
 
-def apply_tone(images: Float[Tensor, "batch c h w"], brightness: Tensor, contrast: Tensor) -> Tensor:
-    """Brightness and contrast of images without colour, in place; the mean is over all channels."""
+def retone(images: Float[Tensor, "batch c h w"], factor: Tensor, offset: Tensor) -> Float[Tensor, "batch c h w"]:
+    """Factor * p + offset * mean over all channels, in place, not clamped: brightness and contrast without colour."""
     mean = images.flatten(1).mean(1)
-    scale = (brightness * contrast)[:, None, None, None]
-    return images.mul_(scale).add_((brightness * (1 - contrast) * mean)[:, None, None, None])
+    return images.mul_(factor[:, None, None, None]).add_((offset * mean)[:, None, None, None])
 
 
-def blur(images: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], largest: float) -> Tensor:
-    """Gaussian blur with a standard deviation per sample, in pixels; 0 is none. The border is mirrored.
-
-    Args:
-        images: (batch, channel, height, width).
-        sigma: (batch,), at most `largest`.
-        largest: fixes the width of the kernel, so that it does not depend on the other samples of the batch.
-    """
-    batch, channels, height, width = images.shape
-    radius = min(
-        math.ceil(math.sqrt(-2 * math.log(NEGLIGIBLE)) * largest), height - 1, width - 1, math.ceil(4 * largest)
-    )
-    kernel = gaussian(sigma, radius).repeat_interleave(channels, 0)
-    flat = F.pad(images.reshape(1, -1, height, width), (radius, radius, radius, radius), mode="reflect")
-    flat = F.conv2d(flat, kernel[:, None, :, None], groups=batch * channels)
-    return F.conv2d(flat, kernel[:, None, None, :], groups=batch * channels).view_as(images)
-
-
-def gaussian(sigma: Float[Tensor, " batch"], radius: int) -> Float[Tensor, "batch width"]:
-    r"""$\exp(-j^2 / 2\sigma^2)$ for |j| <= radius, summing to 1, negligible weights zero; sigma 0 is the identity."""
-    distance = torch.arange(-radius, radius + 1, dtype=sigma.dtype, device=sigma.device)
-    weights = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None]).square())
-    weights = weights / weights.sum(1, keepdim=True)
-    weights = torch.where(weights < NEGLIGIBLE, 0.0, weights)
-    return weights / weights.sum(1, keepdim=True)
-
-
-def solarise(images: Float[Tensor, "batch c h w"], on: Float[Tensor, " batch"]) -> Tensor:
-    """Values above one half become one minus themselves where `on` is 1, in place: min(p, 1 - p) for p in [0, 1]."""
-    return torch.minimum(
-        images, torch.addcmul(images.new_ones(()), images, on[:, None, None, None], value=-1), out=images
-    )
+def solarise(images: Float[Tensor, "batch c h w"], on: Float[Tensor, " batch"]) -> Float[Tensor, "batch c h w"]:
+    """Values above one half become one minus themselves where `on` is 1, in place: min(p, 1 - on * p), for p in [0, 1]."""
+    inverse = torch.addcmul(images.new_ones(()), images, on[:, None, None, None], value=-1)
+    return torch.minimum(images, inverse, out=images)

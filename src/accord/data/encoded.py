@@ -81,7 +81,7 @@ class Options:
 
     def words(self) -> str:
         """What the stored pixels depend on."""
-        return f"{FORMAT} {self.size} {self.channels} {self.max_pixels}"
+        return f"{FORMAT} {self.size} {self.channels} {self.max_pixels} {self.cached}"
 
 
 @dataclass
@@ -187,13 +187,13 @@ def plan(headers: Sequence[Header], options: Options, guess: bool) -> Canvas:
     channels = options.channels or (1 if all_grey else 3)
     guess_grey = guess and all_grey and options.channels is None
     if options.size is not None:
-        return Canvas(channels, options.size, False, guess_grey)
+        return Canvas(channels, options.size, None, guess_grey)
     sizes = {(header.width, header.height) for header in headers}
     if len(sizes) == 1 and max(size := next(iter(sizes))) <= KEPT:
-        return Canvas(channels, max(size), guess and size[0] == size[1], guess_grey)
+        return Canvas(channels, max(size), size if guess else None, guess_grey)
     short = float(np.median([min(header.width, header.height) for header in headers])) if headers else 0.0
     side = max([side for side in SIDES if side <= short], default=SIDES[0])
-    return Canvas(channels, side * 5 // 4, False, guess_grey)
+    return Canvas(channels, side * 5 // 4, None, guess_grey)
 
 
 def _headers(encoded: Encoded, options: Options) -> list[Header]:
@@ -253,7 +253,7 @@ def _build(
         reason = f"{error.strerror or error}"
     else:
         reason = "nothing can be written there"
-    if size <= _memory() // 4:
+    if size <= memory_free() // 4:
         store, result, notes = _in_memory(encoded, canvas, shape, options, progress)
         return store, result, [*notes, f"decoded images are not kept in {folder}: {reason}"]
     raise EnvironmentFault(
@@ -272,7 +272,7 @@ def _in_memory(
     return ArrayStore(pixels), result, []
 
 
-def _memory() -> int:
+def memory_free() -> int:
     """Bytes of memory the system could give now."""
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -288,7 +288,7 @@ def _fill(
     """Write the pixels (or with no shape the encoded images) and the scan into `place`."""
     if shape is None:
         encoded.keep(place, progress)
-        if canvas.exact or canvas.all_grey:
+        if canvas.expected or canvas.all_grey:
             canvas = plan(_headers(encoded, options), options, False)
         result = scan(encoded, canvas, None, options, progress)
     else:
@@ -299,8 +299,8 @@ def _fill(
     np.save(place / "ok.npy", result.ok, allow_pickle=False)
     np.save(place / "aspect.npy", result.aspect, allow_pickle=False)
     return {
-        "canvas": list(result.canvas),
-        "refused": [[i, r.code, r.reason, r.help] for i, r in list(sorted(result.refused.items()))[:LISTED]],
+        "canvas": [canvas.channels, canvas.side],
+        "refused": [[i, r.code, r.reason, r.help] for i, r in sorted(result.refused.items())[:LISTED]],
         "conversions": dict(result.conversions),
         "constant": result.constant,
         "decoded": shape is not None,
@@ -328,7 +328,7 @@ class StreamStore(Store):
         self.fetch, self.keys, self.canvas, self.max_pixels = (
             fetch,
             keys,
-            canvas._replace(exact=False, all_grey=False),
+            canvas._replace(expected=None, all_grey=False),
             max_pixels,
         )
         self.pool = ThreadPoolExecutor(workers(), "decode")

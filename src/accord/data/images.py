@@ -16,6 +16,7 @@ Formats: JPEG, PNG, WebP, BMP, TIFF, GIF; whatever the file is called, its first
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 import threading
@@ -47,12 +48,12 @@ _FORMAT_LIST = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 class Canvas(NamedTuple):
     """What images are stored as: (channels, side, side).
 
-    `exact`: every image has this size, nothing is resampled. `all_grey`: every image is grey. What breaks them is a `Misfit`.
+    `expected` (width, height): every image has this size. `all_grey`: every image is grey. What breaks them is a `Misfit`.
     """
 
     channels: int
     side: int
-    exact: bool = False
+    expected: tuple[int, int] | None = None
     all_grey: bool = False
 
 
@@ -87,42 +88,79 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
 
 def decode(data: bytes, canvas: Canvas, max_pixels: int = MAX_PIXELS) -> Decoded:
     """The image as canvas.channels x side x side, squeezed if its shape is another. Raises `Refused`, `Misfit`."""
+    image = small_jpeg(data, min(2 * canvas.side, math.isqrt(max_pixels)))
+    if image is not None:
+        _check_expected(image, canvas)
+        return Decoded(to_canvas(image, canvas), image.width / image.height, ())
     image = open_image(data, max_pixels)
-    if canvas.all_grey and image.mode not in _GREY_MODES:
-        raise Misfit
+    _check_expected(image, canvas)
     try:
         return _decode(image, canvas)
-    except (Refused, Misfit, MemoryError):
+    except (Refused, MemoryError):
         raise
     except Exception as error:  # decoders raise many kinds; each of them means that this one image is damaged
         raise damaged(data, error) from error
+
+
+def _check_expected(image: Image.Image, canvas: Canvas) -> None:
+    if canvas.all_grey and image.mode not in _GREY_MODES:
+        raise Misfit
+    if canvas.expected is not None and image.size != canvas.expected:
+        raise Misfit
 
 
 def _decode(image: Image.Image, canvas: Canvas) -> Decoded:
     conversions = (
         [] if image.format == "MPO" or not getattr(image, "is_animated", False) else ["only the first frame used"]
     )
-    if not canvas.exact:
-        image.draft(None, (2 * canvas.side, 2 * canvas.side))
+    image.draft(None, (2 * canvas.side, 2 * canvas.side))
     image.load()
     turn, metadata_damaged = _orientation(image)
     if metadata_damaged:
         conversions.append("damaged metadata dropped")
     flat, conversion = flatten(image)
-    conversions += conversion
-    width, height = flat.size
     if image.format != "TIFF" and turn in _TURN:  # Pillow turns TIFF itself
         flat = flat.transpose(_TURN[turn])
-        width, height = flat.size
-    return Decoded(to_canvas(flat, canvas), width / height, tuple(conversions))
+    return Decoded(to_canvas(flat, canvas), flat.width / flat.height, (*conversions, *conversion))
+
+
+def small_jpeg(data: bytes, limit: int) -> Image.Image | None:
+    """A plain grey or colour JPEG of at most `limit` pixels a side, or None: then the general way decides.
+
+    For small images most of the general way is spent on metadata; this one goes straight to the same decoder.
+    """
+    frame = _plain_jpeg_frame(data)
+    if frame is None or max(frame[:2]) > limit:
+        return None
+    width, height, mode = frame
+    try:
+        return Image.frombytes(mode, (width, height), data, "jpeg", mode, "")
+    except (OSError, ValueError):
+        return None
+
+
+def _plain_jpeg_frame(data: bytes) -> tuple[int, int, str] | None:
+    """(width, height, mode) of a JPEG that has no metadata but JFIF's, else None."""
+    place, frame = 2, None
+    while data[:2] == b"\xff\xd8" and place + 10 < len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker == 0xDA:
+            return frame
+        if marker in (0xC0, 0xC1, 0xC2):
+            bits, height, width, components = struct.unpack_from(">BHHB", data, place + 4)
+            if bits != 8 or components not in (1, 3) or width * height == 0:
+                return None
+            frame = (width, height, "L" if components == 1 else "RGB")
+        elif marker not in (0xDB, 0xC4, 0xDD, 0xE0):  # tables, restart interval, JFIF
+            return None
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
 
 
 def to_canvas(image: Image.Image, canvas: Canvas) -> np.ndarray:
-    """An "L" or "RGB" image on the canvas, (C, S, S) uint8. Raises `Misfit` if the canvas is exact and the size is not."""
+    """An "L" or "RGB" image on the canvas, (C, S, S) uint8."""
     side = canvas.side
     if image.size != (side, side):
-        if canvas.exact:
-            raise Misfit
         image = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=3.0)
     mode = "L" if canvas.channels == 1 else "RGB"
     if image.mode != mode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -44,12 +45,14 @@ class TwoViews(Pairing):
         local: int,
         local_size: int | None,
         local_augmentation: Augmentation | None,
+        plain_size: int | None,
     ):
         self.augmentation = augmentation
         self.size = size
         self.local = local
         self.local_size = local_size
         self.local_augmentation = local_augmentation
+        self.plain_size = plain_size
 
     def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """X and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
@@ -60,14 +63,14 @@ class TwoViews(Pairing):
         y = augment(batch, draws.fork(1), augmentation, self.size, aspect)
         if not self.local:
             return Pair(augment(batch, draws.fork(0), augmentation, self.size, aspect), y)
-        small = self.local_augmentation or augmentation
+        small = self.local_augmentation or replace(augmentation, scale=(0.05, 0.4))
         size = self.local_size or max(8, y.shape[-1] // 2)
         crops = [augment(batch, draws.fork(2 + k), small, size, aspect) for k in range(self.local)]
         return Pair(torch.stack(crops), y)
 
     def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
         """The full view in the middle, right in aspect; a vector as it is."""
-        return batch.float() if batch.ndim == 2 else full_view(batch, self.size, aspect)
+        return batch.float() if batch.ndim == 2 else full_view(batch, self.plain_size or self.size, aspect)
 
 
 def two_views(
@@ -77,6 +80,7 @@ def two_views(
     local: int = 0,
     local_size: int | None = None,
     local_augmentation: Augmentation | None = None,
+    plain_size: int | None = None,
 ) -> TwoViews:
     """Pairs of two random views of the same sample: x is one, y the other.
 
@@ -86,18 +90,25 @@ def two_views(
         local: 0, or how many small crops x consists of, while y is one full view (multi-crop, Caron et al. 2020, arXiv:2006.09882).
         local_size: side of the small crops; by default half of `size`.
         local_augmentation: what makes a small crop; by default `augmentation`, cropped to 5 to 40 % of the area.
+        plain_size: side of `plain`; by default `size`. Small training crops with full-size images later are cheap and good
+            (the train-test resolution discrepancy, Touvron et al. 2019, arXiv:1906.06423).
 
     Raises:
         UsageError: if a number is out of bounds.
     """
-    for name, value, low in (("size", size, 4), ("local", local, 0), ("local_size", local_size, 4)):
+    for name, value, low in (
+        ("size", size, 4),
+        ("local", local, 0),
+        ("local_size", local_size, 4),
+        ("plain_size", plain_size, 4),
+    ):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
             raise UsageError(
                 f"{name}: expected a whole number of at least {low}, got {value!r}",
                 where=name,
                 help=f"set {name} to {low} or more",
             )
-    return TwoViews(augmentation, size, local, local_size, local_augmentation)
+    return TwoViews(augmentation, size, local, local_size, local_augmentation, plain_size)
 
 
 def default_augmentation(batch: Tensor) -> Augmentation | VectorAugmentation:

@@ -60,6 +60,13 @@ class Draws:
     def __len__(self) -> int:
         return len(self.index)
 
+    def rows(self, rows: slice) -> Draws:
+        """The same numbers for some of the samples."""
+        part = Draws.__new__(Draws)
+        part.index = self.index[rows]
+        part._start = self._start[rows]
+        return part
+
     def fork(self, view: int) -> Draws:
         """The same samples with other numbers, independent of these and of every other fork."""
         other = Draws.__new__(Draws)
@@ -78,10 +85,12 @@ class Draws:
 
     def normal(self, slot: str, *shape: int) -> Float[Tensor, "batch ..."]:
         """Standard normal, (batch, *shape) float32, by Box and Muller 1958 in float64; devices may differ by one rounding."""
-        bits = self.bits(slot, *shape)
+        count = math.prod(shape)
+        bits = self.bits(slot, (count + 1) // 2)
         radius = (_shift(bits, 32).double() + 0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
         angle = (bits & 0xFFFFFFFF).double().mul_(2 * math.pi * 2.0**-32)
-        return (radius * angle.cos_()).float()
+        both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        return both[:, :count].float().view(len(self), *shape)
 
 
 def permutation(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:

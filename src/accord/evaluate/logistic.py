@@ -1,4 +1,4 @@
-r"""Multinomial logistic regression, $\min_W \frac{1}{n}\sum_i w_i\,\mathrm{CE}(x_i W, c_i) + \frac{\lambda}{2}\lVert W \rVert^2$, many at once.
+r"""Multinomial logistic regression, many at once: $\min_W \sum_i w_i\,\mathrm{CE}(W x_i, c_i) + \frac{\lambda}{2}\lVert W \rVert^2$.
 
 L-BFGS preconditioned with Böhning's bound of the curvature, $\frac12 X^\top X / n + \lambda I$ (Böhning 1992): a few dozen passes over
 the data are enough, and the whole path of strengths shares one Gram matrix.

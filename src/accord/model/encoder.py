@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+
+from accord.errors import UsageError
 
 
 class Encoder(nn.Module):
@@ -23,10 +27,19 @@ class Encoder(nn.Module):
         self.sample_ndim = sample_ndim
 
     def features(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch feature"]:
-        """What probes and users' embeddings read: the output of the backbone, before the projector."""
+        """What probes and users' embeddings read: the output of the backbone, before the projector.
+
+        Raises:
+            UsageError: if the backbone does not return one vector per sample.
+        """
         ndim = x.ndim - 1 if self.sample_ndim is None else self.sample_ndim
         batch = x.shape[: x.ndim - ndim]
-        features: Tensor = self.backbone(x.reshape(-1, *x.shape[x.ndim - ndim :]))
+        features: Tensor = self.backbone(x.reshape(math.prod(batch), *x.shape[x.ndim - ndim :]))
+        if features.ndim != 2 or len(features) != math.prod(batch):
+            raise UsageError(
+                f"{type(self.backbone).__name__} must return (batch, feature), it made {tuple(features.shape)} of {tuple(x.shape)}",
+                help="pool or flatten at its end; with several batch axes, give Encoder the sample_ndim",
+            )
         return features.reshape(*batch, features.shape[-1])
 
     def forward(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch dim"]:
@@ -35,5 +48,5 @@ class Encoder(nn.Module):
 
     def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
         """The embedding of features that are at hand."""
-        embedding: Tensor = self.projector(features.reshape(-1, features.shape[-1]))
+        embedding: Tensor = self.projector(features.reshape(math.prod(features.shape[:-1]), features.shape[-1]))
         return embedding.reshape(*features.shape[:-1], embedding.shape[-1])

@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from accord.errors import UsageError
 from accord.model.latent import Latent
 from accord.model.predictor import Predictor
 
 Cost = Callable[[Tensor, Tensor], Tensor]
-"""D(s_y_hat, s_y): (..., dim) and (..., dim), broadcast, to (...); 0 where the prediction is perfect."""
+"""D(s_y_hat, s_y): (..., dim) and (..., dim), broadcast, to (...); 0 where the prediction is perfect.
+
+Those here compute in float32 at least."""
 
 
 def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
@@ -24,18 +27,23 @@ def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]
 
     The mean over a batch of it is the invariance term of VICReg's published code (Bardes, Ponce, LeCun 2022, arXiv:2105.04906).
     """
-    return (s_y_hat - s_y).square().mean(-1)
+    return (_full(s_y_hat) - _full(s_y)).square().mean(-1)
 
 
 def smooth_l1(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
     """Mean over dimensions of the Huber-like loss with threshold 1: quadratic below, linear above (Girshick 2015, arXiv:1504.08083)."""
-    s_y_hat, s_y = torch.broadcast_tensors(s_y_hat, s_y)
+    s_y_hat, s_y = torch.broadcast_tensors(_full(s_y_hat), _full(s_y))
     return F.smooth_l1_loss(s_y_hat, s_y, reduction="none").mean(-1)
 
 
 def cosine(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
     r"""One minus the cosine of the angle, in [0, 2]; a zero vector counts as orthogonal to everything."""
-    return 1 - F.cosine_similarity(s_y_hat, s_y, dim=-1)
+    return 1 - F.cosine_similarity(_full(s_y_hat), _full(s_y), dim=-1)
+
+
+def _full(s: Tensor) -> Tensor:
+    """Float32 at least: differences of close numbers and means over dimensions do not survive half precision."""
+    return s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
 
 
 class Energy:
@@ -78,16 +86,22 @@ class Energy:
         return prediction
 
     def __call__(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
-        return self.cost(self.predict(z), self.s_y) + self.latent.penalty(z, self.s_x)
+        s_y_hat = self.predict(z)
+        if s_y_hat.shape[-1] != self.s_y.shape[-1]:  # a width of 1 would broadcast
+            raise UsageError(
+                f"the predictor makes {s_y_hat.shape[-1]} dimensions, the embedding of y has {self.s_y.shape[-1]}",
+                help="both encoders and the predictor need the same dim",
+            )
+        return self.cost(s_y_hat, self.s_y) + self.latent.penalty(z, self.s_x)
 
     def cross(self, rows: slice = slice(None)) -> Energy:
         """Every x with every y: batch_shape (batch, batch), rows x, columns y; `rows` keeps some x only, to bound memory.
 
         Raises:
-            ValueError: if the energy does not have exactly one batch axis.
+            UsageError: if the energy does not have exactly one batch axis.
         """
         if self.s_x.ndim != 2 or self.s_y.ndim != 2:
-            raise ValueError(
+            raise UsageError(
                 f"cross() needs one batch axis, got s_x {tuple(self.s_x.shape)} and s_y {tuple(self.s_y.shape)}"
             )
         return Energy(

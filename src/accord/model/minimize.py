@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from accord.errors import UsageError
 from accord.model.energy import Energy
 
 
@@ -41,7 +42,7 @@ class Enumerate(Minimizer):
         beta: inverse temperature; inf gives the minimum, a finite value the soft minimum F_beta >= F.
 
     Raises (when called):
-        ValueError: if the latent of the energy is not countable.
+        UsageError: if the latent of the energy is not countable.
 
     By the envelope theorem the gradient of the value is that of E at the minimiser, or the Gibbs average of it at finite beta.
     """
@@ -49,14 +50,14 @@ class Enumerate(Minimizer):
     def __init__(self, beta: float = math.inf):
         super().__init__()
         if not beta > 0:
-            raise ValueError(f"beta is an inverse temperature: expected a number > 0, got {beta}")
+            raise UsageError(f"beta is an inverse temperature: expected a number > 0, got {beta}")
         self.beta = beta
 
     def forward(self, energy: Energy) -> Minimum:
         """F and argmin over all candidates; one predictor call on (candidates, *batch)."""
         candidates = energy.latent.candidates()
         if candidates is None:
-            raise ValueError(
+            raise UsageError(
                 f"{type(energy.latent).__name__} is not countable: Enumerate needs a latent with candidates()"
             )
         shape = energy.batch_shape

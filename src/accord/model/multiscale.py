@@ -80,7 +80,9 @@ class MultiScale(nn.Module):
                 help="one entry of blocks per width, and one of pool_grids for the stem and each width",
             )
         if not any(pool_grids):
-            raise UsageError("every entry of pool_grids is 0: no features are left", help="set one of them to 1 or more")
+            raise UsageError(
+                "every entry of pool_grids is 0: no features are left", help="set one of them to 1 or more"
+            )
         self.stem = ConvNormAct(channels, stem_width, stem_kernel, stem_stride)
         self.stages = nn.ModuleList()
         previous = stem_width

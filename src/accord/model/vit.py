@@ -138,7 +138,7 @@ class ViT(nn.Module):
 
     def _tokens(self, x: Tensor) -> Tensor:
         grid = _grid(x.shape[-2], x.shape[-1], self.patch)
-        tokens = self.patch_embed(x).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.patch_embed(x).flatten(2).transpose(1, 2)
         if self.pos_embed is None:
             tokens = tokens + (self.positions if grid == self.grid else sincos_2d(grid, self.feature_dim)).to(tokens)
         else:

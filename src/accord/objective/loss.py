@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from accord.data.pair import Pair
+from accord.errors import UsageError
 from accord.model.energy import Energy
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.minimize import Minimizer, Minimum
@@ -43,7 +44,7 @@ class Objective(nn.Module):
         terms: name -> (weight, term).
 
     Raises:
-        ValueError: without any term.
+        UsageError: without any term.
 
     Example:
         >>> objective = Objective(model, {"free_energy": (25.0, free_energy), "variance": (25.0, variance)})
@@ -53,7 +54,7 @@ class Objective(nn.Module):
     def __init__(self, model: JointEmbedding, terms: Terms):
         super().__init__()
         if not terms:
-            raise ValueError("an objective needs at least one term: {'free_energy': (1.0, free_energy)}")
+            raise UsageError("an objective needs at least one term: {'free_energy': (1.0, free_energy)}")
         self.model = model
         self.terms = dict(terms)
         self.stateful_terms = nn.ModuleDict({n: t for n, (_, t) in terms.items() if isinstance(t, nn.Module)})

@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 from accord.errors import ArtifactError, UsageError
 from accord.objective.loss import Objective
 from accord.model.joint_embedding import JointEmbedding
-from accord.train.storage import TEMPORARY, disk_faults, remove_tree, sha256_of, sync_directory, temporary_name, write_file
+from accord.train.storage import (
+    TEMPORARY,
+    disk_faults,
+    remove_tree,
+    sha256_of,
+    sync_directory,
+    temporary_name,
+    write_file,
+)
 from accord.train.tensors import (
     DAMAGED,
     check_header,
@@ -189,10 +197,9 @@ def newest(folder: Path, *, on_damage: Callable[[Path, ArtifactError], None]) ->
             if error.code != DAMAGED:
                 raise
             on_damage(path, error)
-    spoilt = len(list(folder.glob("*.corrupt*"))) if folder.is_dir() else 0
-    if candidates or spoilt:
+    if candidates or any(folder.glob("*.corrupt*")):
         raise ArtifactError(
-            f"all {max(len(candidates), spoilt)} checkpoints of the run are damaged; training does not start again from step 0 by itself",
+            "every checkpoint of the run is damaged; training does not start again from step 0 by itself",
             where=str(folder),
             help="restore one from a copy, or train anew with another --out",
             code="E405",
@@ -240,7 +247,9 @@ def find_checkpoint(path: Path) -> Checkpoint:
         ArtifactError: if what is there is damaged, or not one of ours.
     """
     if not path.exists():
-        raise UsageError("there is nothing here", where=str(path), help="name a run directory or a checkpoint", code="E210")
+        raise UsageError(
+            "there is nothing here", where=str(path), help="name a run directory or a checkpoint", code="E210"
+        )
     if path.is_file():
         raise _foreign(path)
     if (path / MANIFEST).exists() or STEP.fullmatch(path.name):

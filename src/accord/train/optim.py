@@ -119,7 +119,13 @@ class LayerwiseSGD(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Any], *, lr: float = 0.0, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 0.001
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 0.0,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
     ):
         self.found_inf: Tensor | None = None
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust, "adapt": True}

@@ -30,17 +30,17 @@ def train_step(objective: Objective, optimizer: Optimizer, pair: Pair, guard: Gu
 class Guard:
     """Keeps weights, optimiser and buffers as they were before a step whose loss or gradient is not finite, and all later ones.
 
-    The judgement is a number on the device (`found_inf`, which the optimiser reads there), so no step waits for it. `bad_step` reads
-    it. On a CPU reading costs nothing; do it after each step. Elsewhere do it now and then: what followed changed nothing.
+    The judgement is a number on the device (`found_inf`, which the optimiser reads there), so no step waits for it. `check` reads
+    it: after each step on a CPU, where that costs nothing, elsewhere now and then, for what followed changed nothing.
 
     Args:
-        objective: what is trained; its buffers (running statistics) are guarded too, for the forward pass changes them.
+        objective: what is trained; its floating-point buffers (running statistics) are guarded too, for the forward pass changes them.
         optimizer: a fused one of torch, or `LayerwiseSGD`.
     """
 
     def __init__(self, objective: Objective, optimizer: Optimizer):
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
-        self.buffers = list(objective.buffers())
+        self.buffers = [b for b in objective.buffers() if b.is_floating_point()]
         self.names = [*objective.terms, "total"]
         reference = self.parameters[0]
         self.found = torch.zeros((), device=reference.device)
@@ -67,15 +67,18 @@ class Guard:
     @torch.no_grad()
     def restore(self) -> None:
         """After the update: buffers go back if it was not made."""
+        if self.found.device.type == "cpu" and not self.found:
+            return
         for buffer, kept in zip(self.buffers, self._kept, strict=True):
             buffer.copy_(torch.where(self.found > 0, kept, buffer))
 
-    def check(self, first: int, keys: Sequence[Sequence[str]]) -> None:
-        """Reads the judgement.
+    def check(self, step: int, batches: Sequence[Sequence[int]], keys: Sequence[str]) -> None:
+        """Reads the judgement of the last steps.
 
         Args:
-            first: number of the first step since the last check, from 1.
-            keys: the samples of each step since then.
+            step: how many steps were taken in all.
+            batches: the samples of each step since the last check, the last of them that of `step`.
+            keys: the name of each sample.
 
         Raises:
             Diverged: with step, term and batch, if one of these steps was not finite.
@@ -84,11 +87,12 @@ class Guard:
         self.steps.zero_()
         if not self.found:
             return
-        batch = keys[good]
+        bad_step = step - len(batches) + good + 1
+        batch = [keys[i] for i in batches[good]]
         shown = ", ".join(batch[:8]) + (f" and {len(batch) - 8} more" if len(batch) > 8 else "")
         raise Diverged(
-            f"{self._culprit()} is not finite at step {first + good}; the update was not made",
-            where=f"batch of step {first + good}: {shown}",
+            f"{self._culprit()} is not finite at step {bad_step}; the update was not made",
+            where=f"batch of step {bad_step}: {shown}",
             help="lower the learning rate or lengthen the warm-up; if it is always this batch, look at its samples",
         )
 

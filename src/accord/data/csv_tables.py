@@ -1,0 +1,197 @@
+"""CSV files as columns of numbers: read whole or not at all, every cell that is not what its column is named by line and value."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from accord.data.encoded import memory_free
+from accord.data.samples import RowKeys
+from accord.data.tables import Numbers, left_out, refuse_repeated, require_column, short_names
+from accord.data.vectors import LABEL_NAMES, Labels, encode_labels, too_large
+from accord.errors import DataError, EnvironmentFault
+
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
+_MEANT = re.compile(r"\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE)
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class CsvTable(NamedTuple):
+    """The samples of CSV files: numbers, labels if there are any, and keys "file.csv:0" (rows counted from 0, header not counted)."""
+
+    numbers: Numbers
+    labels: Labels | None
+    keys: RowKeys
+
+
+def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
+    """The files as one table; commas, semicolons or tabs; a header if the first line is not all numbers.
+
+    Texts are left out with a note, unless most of a column is numbers: then the first cell that is none is an error.
+    Raises `DataError` for what is damaged (ragged rows, open quotes, NUL bytes, bytes that are not UTF-8 and have no byte order
+    mark), `EnvironmentFault` if there is not enough memory, `UsageError` if there is no column `label`.
+    """
+    tables = [_parse(path, _text(path)) for path in paths]
+    names = tables[0].column_names
+    for path, table in zip(paths, tables, strict=True):
+        refuse_repeated(table.column_names, str(path))
+        if table.column_names != names:
+            differ = sorted(set(table.column_names) ^ set(names))
+            raise DataError(
+                f"different columns than {paths[0]}: {', '.join(differ) or 'in another order'}",
+                where=str(path),
+                help="pass files of one kind, or write one of them anew",
+                code="E346",
+            )
+    keys = RowKeys([len(table) for table in tables], short_names(paths))
+    columns = {name: [v for table in tables for v in table[name].to_pylist()] for name in names}
+    chosen = _label_name(columns, label, str(paths[0]))
+    labels = (
+        None if chosen is None else encode_labels(_as_labels(columns.pop(chosen)), len(keys), f"{paths[0]}:{chosen}")
+    )
+    found = {name: _numbers(values, name, keys) for name, values in columns.items()}
+    used = {name: values for name, values in found.items() if values is not None}
+    if not used:
+        raise DataError("no column of numbers", where=str(paths[0]), help="pass a table that has one", code="E333")
+    matrix = np.stack(list(used.values()), 1)
+    return CsvTable(Numbers(matrix, list(used), left_out([n for n in found if n not in used])), labels, keys)
+
+
+def _text(path: Path) -> bytes:
+    """The whole file as UTF-8."""
+    import pyarrow as pa
+
+    size = path.stat().st_size
+    if 12 * size > memory_free():
+        raise EnvironmentFault(
+            f"about {12 * size / 1e9:.1f} GB needed for a CSV file of {size / 1e9:.1f} GB, {memory_free() / 1e9:.1f} GB of memory free",
+            where=str(path),
+            help="convert it to Parquet",
+            code="E543",
+        )
+    try:
+        with pa.input_stream(str(path)) as stream:  # unpacks .gz
+            limit = max(1 << 24, 200 * size)
+            data: bytes = stream.read(limit + 1)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, " ".join(str(error).split())) from error
+    if len(data) > limit:
+        raise _damaged(path, "it unpacks to more than 200 times its size")
+    return _as_utf8(path, data)
+
+
+def _as_utf8(path: Path, data: bytes) -> bytes:
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            try:
+                return data.decode(encoding).encode()
+            except UnicodeDecodeError as error:
+                raise _damaged(
+                    path, f"it starts as {encoding} and goes on as something else at byte {error.start}"
+                ) from error
+    if b"\0" in data:
+        raise _damaged(path, "a NUL byte", data, data.index(b"\0"))
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(
+            path, f"bytes that are not UTF-8 ({data[error.start : error.start + 1]!r})", data, error.start
+        ) from error
+    if data.count(b'"') % 2:
+        raise _damaged(path, "a quote that is never closed", data, data.rindex(b'"'))
+    return data
+
+
+def _damaged(path: Path, reason: str, data: bytes = b"", place: int | None = None) -> DataError:
+    line = "" if place is None else f":line {data.count(bytes([10]), 0, place) + 1}"
+    return DataError(f"damaged CSV file: {reason}", where=f"{path}{line}", help="save it again as UTF-8", code="E337")
+
+
+def _parse(path: Path, data: bytes) -> Any:
+    """A table of texts."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    first = data.split(b"\n", 1)[0].rstrip(b"\r")
+    if not first.strip():
+        raise DataError("an empty CSV file", where=str(path), help="check how it was made", code="E338")
+    delimiter = max(",;\t", key=lambda c: first.count(c.encode()))
+    fields = first.decode().split(delimiter)
+    headless = all(_NUMBER.fullmatch(field) for field in fields)
+    names = [f"column {i}" for i in range(len(fields))] if headless else [field.strip().strip('"') for field in fields]
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(data),
+            csv.ReadOptions(
+                use_threads=False, autogenerate_column_names=headless, block_size=max(1 << 20, len(data) + 1)
+            ),
+            csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in data),
+            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+        )
+    except (pa.ArrowException, ValueError) as error:
+        raise _damaged(path, _with_line(str(error))) from error
+    if len(table) == 0:
+        raise DataError("a header but no rows", where=str(path), help="check how it was made", code="E338")
+    columns = [table.column(i).cast(pa.string()) for i in range(table.num_columns)]
+    return pa.table(columns, names=names if len(names) == len(columns) else table.column_names)
+
+
+def _with_line(text: str) -> str:
+    return re.sub(r"^CSV parse error: Row #(\d+):", r"line \1:", " ".join(text.split()))[:200]
+
+
+def _label_name(columns: dict[str, list[str]], label: str | None, where: str) -> str | None:
+    if label is not None:
+        require_column(list(columns), label, where, "label")
+        return label
+    for wanted in LABEL_NAMES:
+        for name, values in columns.items():
+            if name.lower() == wanted and all(
+                v is None or not _NUMBER.fullmatch(v) or _whole(v) is not None for v in values
+            ):
+                return name
+    return None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text) else None
+
+
+def _as_labels(values: list[str]) -> list[Any]:
+    whole = [_whole(value) for value in values]
+    return whole if all(w is not None or not v for w, v in zip(whole, values, strict=True)) else list(values)
+
+
+def _numbers(values: list[str], name: str, keys: Sequence[str]) -> np.ndarray | None:
+    """The column as float64, "" as NaN, or None if it is a column of text."""
+    wrong = [i for i, value in enumerate(values) if value.strip() and not _NUMBER.fullmatch(value)]
+    if not wrong:
+        _refuse_large(values, name, keys)
+        return np.array([float(value) if value.strip() else np.nan for value in values], np.float64)
+    filled = [value for value in values if value.strip()]
+    meant = sum(_MEANT.fullmatch(value) is not None or _NUMBER.fullmatch(value) is not None for value in filled)
+    if 2 * meant < len(filled):
+        return None
+    raise DataError(
+        f'column "{name}" holds "{values[wrong[0]][:40]}" ({len(wrong)} of {len(values)} cells are no numbers)',
+        where=keys[wrong[0]],
+        help="write numbers with a decimal point, and leave a missing one empty",
+        code="E333",
+    )
+
+
+def _refuse_large(values: list[str], name: str, keys: Sequence[str]) -> None:
+    for i, value in enumerate(values):
+        if len(value) > 15 and re.fullmatch(r"\s*[+-]?\d+\s*", value) and abs(int(value)) > 2**53:
+            raise too_large(int(value), name, keys[i])

@@ -1,0 +1,78 @@
+"""What happens when some samples are bad: skipped up to a fraction, each one named; beyond that, stop before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from accord.data.samples import BadItem, Samples, duplicates
+from accord.errors import DataError, UsageError
+
+NAMED = 3
+"""So many bad items are named in the message of an error."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`on_bad`: "skip" up to `max_bad_fraction` of the items, or "stop" at the first. `limit` False: bad items never stop."""
+
+    on_bad: Literal["skip", "stop"] = "skip"
+    max_bad_fraction: float = 0.01
+    limit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.on_bad not in ("skip", "stop"):
+            raise UsageError(f'on_bad="{self.on_bad}": expected "skip" or "stop"', help='use on_bad="skip"')
+        if not 0.0 <= self.max_bad_fraction <= 1.0:  # also refuses NaN
+            raise UsageError(f"max_bad_fraction={self.max_bad_fraction}: expected 0..1", help="try 0.01, which is 1 %")
+
+    def enforce(self, bad: int, total: int, first: Sequence[BadItem]) -> None:
+        """Raise `DataError` if `bad` of `total` items are more than the policy allows; `first` are the first of them."""
+        if not self.limit or bad == 0:
+            return
+        if self.on_bad == "skip" and bad <= self.max_bad_fraction * total and bad < total:
+            return
+        raise too_many(bad, total, first, "" if self.on_bad == "stop" else f", limit {100 * self.max_bad_fraction:g} %")
+
+
+def too_many(bad: int, total: int, first: Sequence[BadItem], limit: str) -> DataError:
+    """The error that names the first few bad items and counts the others."""
+    named = "; ".join(f"{item.key}: {item.reason}" for item in first[:NAMED])
+    more = f"; and {bad - NAMED} more" if bad > NAMED else ""
+    share = math.floor(1000 * bad / total) / 10
+    help = first[0].help + '; "accord check" lists all of them'
+    if limit and bad < total:
+        help += f", max_bad_fraction={math.ceil(1000 * bad / total) / 1000:g} would skip them"
+    return DataError(
+        f"{bad} of {total} items cannot be used ({share:g} %{limit}): {named}{more}",
+        where=first[0].key,
+        help=help,
+        code=first[0].code,
+    )
+
+
+def judge(samples: Samples, policy: Policy, constant: int) -> Samples:
+    """`samples` with notes on duplicates and on `constant` items. Raises `DataError` as `policy` says, or if all are constant."""
+    policy.enforce(samples.skipped, len(samples), samples.bad)
+    usable = int(samples.ok.sum())
+    if samples.skipped:
+        samples.notes.append(
+            f"{samples.skipped} of {len(samples)} items are bad and are skipped, first {samples.bad[0].key}"
+        )
+    if constant and constant == usable and policy.limit:
+        raise DataError(
+            f"all {usable} items are constant: there is nothing to learn from them",
+            where=samples.name,
+            help="check that these are the right files and that they were not lost in a conversion",
+            code="E316",
+        )
+    if constant:
+        samples.notes.append(f"zero-variance samples: {constant}")
+    repeated = duplicates(samples.content[np.flatnonzero(samples.ok)])
+    if repeated:
+        samples.notes.append(f"{repeated} items repeat an earlier one exactly (equal content hash)")
+    return samples

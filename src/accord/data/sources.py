@@ -1,0 +1,296 @@
+"""The one door for data: a name, a path, a pattern or arrays in, `Samples` out."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from accord.data.arrays import choose, numbers, read_npy, read_npz
+from accord.data.csv_tables import read_csv
+from accord.data.digits import digits
+from accord.data.encoded import Encoded, Options, Progress, Scan, open_images
+from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, missing, unreadable_source
+from accord.data.folders import FileImages, folder_labels, folder_of_images, single_file
+from accord.data.images import MAX_PIXELS
+from accord.data.inspect import inspect
+from accord.data.pixels import pixel_samples
+from accord.data.policy import Policy, judge
+from accord.data.samples import LISTED, Samples, Store
+from accord.data.tables import TableImages, image_column, label_column, open_parquet, read_labels, read_numbers
+from accord.data.vectors import Labels, encode_labels, vector_samples
+from accord.errors import DataError, UsageError
+
+Source = str | os.PathLike[str] | np.ndarray | Mapping[str, Any]
+
+_HELP = (
+    'expected "digits", a folder of images, a .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
+)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked of `open_source`."""
+
+    name: str
+    policy: Policy
+    options: Options
+    label: str | None = None
+    column: str | None = None
+    impute: float | None = None
+    follow_links: bool = False
+    progress: Progress | None = None
+    inspect: Literal["", "plain", "strict"] = ""
+
+
+def open_source(
+    source: Source,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    label: str | None = None,
+    column: str | None = None,
+    on_bad: Literal["skip", "stop"] = "skip",
+    max_bad_fraction: float = 0.01,
+    limit_bad: bool = True,
+    cache: Path | str | None = None,
+    follow_links: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    impute: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """The samples of a source, in its order.
+
+    Images are decoded once: into memory if they are few, into a mapped file in `cache` if they fit there, otherwise whenever they
+    are asked for. Files are never written to; a warm cache is found again by the paths, sizes and times of the files.
+
+    Args:
+        source: "digits"; a folder of images (recursive, sub-folders are classes if every image is exactly one deep); an image;
+            a Parquet file (a column of encoded images, or columns of numbers), a CSV file, or a pattern that matches several;
+            an .npz or .npy file; an array or a mapping of arrays by name.
+        size: side in pixels of the square that images are stored on, whatever their shape (see `Samples.aspect`). By default the
+            common size if all have the same, of at most 96 pixels; else 1.25 times the largest of 32, 48, 64, 96, 128 that is not
+            above the median of the shorter sides.
+        channels: 1 for grey, 3 for colour; by default 1 if every image is grey.
+        label: the column or array of labels; by default one named label, class or target. It is never part of the features.
+        column: the column or array of samples, where there are several.
+        on_bad: "skip" bad items, up to `max_bad_fraction` of all, or "stop" at the first.
+        limit_bad: False: bad items never stop, they are only not ok (to embed or score: one result for each input).
+        cache: folder for decoded images, by default $XDG_CACHE_HOME/accord or ~/.cache/accord.
+        follow_links: follow symbolic links that lead out of the folder.
+        max_pixels: images with more pixels than this are refused by their header.
+        impute: number to put for NaN in a table.
+        progress: called with (done, total) while images are read.
+
+    Raises:
+        UsageError: no such source, a kind of file that is not read, or an option out of bounds (exit 2).
+        DataError: nothing usable in it, or too many bad items; the first are named (exit 3).
+        ArtifactError: a pickled array (exit 4).
+        EnvironmentFault: no rights, no room, a failing device (exit 5).
+
+    >>> samples = open_source("digits")
+    >>> len(samples), samples.shape
+    (1797, (1, 8, 8))
+    """
+    if size is not None and not 1 <= size <= 4096:
+        raise UsageError(f"size={size}: expected 1..4096 pixels", help="leave it out to have it chosen")
+    if channels not in (None, 1, 3):
+        raise UsageError(f"channels={channels}: expected 1 (grey) or 3 (colour)", help="leave it out to have it chosen")
+    policy = Policy(on_bad, max_bad_fraction, limit_bad)
+    options = Options(size, channels, max_pixels, None if cache is None else Path(cache))
+    return _open(source, _Request(_name(source), policy, options, label, column, impute, follow_links, progress))
+
+
+def check_source(
+    source: Source,
+    strict: bool = False,
+    *,
+    label: str | None = None,
+    column: str | None = None,
+    cache: Path | str | None = None,
+    follow_links: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """The samples of a source with every bad item found: also those that are otherwise decoded only when they are needed.
+
+    `strict`: also items that decode although their data are damaged (code E302), see `accord.data.jpeg_check`.
+    Raises what `open_source` raises for a source that cannot be read at all.
+    """
+    options = Options(None, None, max_pixels, None if cache is None else Path(cache))
+    policy = Policy(limit=False)
+    how: Literal["plain", "strict"] = "strict" if strict else "plain"
+    return _open(source, _Request(_name(source), policy, options, label, column, None, follow_links, progress, how))
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, np.ndarray | Mapping):
+        return "array" if isinstance(source, np.ndarray) else "arrays"
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(f"a source of type {type(source).__name__}", help=_HELP + ", or a NumPy array")
+    return os.fsdecode(source)
+
+
+def _open(source: Source, request: _Request) -> Samples:
+    if isinstance(source, np.ndarray):
+        return _from_arrays({"x": source}, request)
+    if isinstance(source, Mapping):
+        return _from_arrays(source, request)
+    if request.name == "digits":
+        images, labels = digits()
+        return pixel_samples("digits", images, labels, [], request.options, request.policy)
+    paths = _paths(request.name)
+    kind = _kind(request.name, paths)
+    if kind in (".npy", ".npz"):
+        return _from_arrays({"x": read_npy(paths[0])} if kind == ".npy" else read_npz(paths[0]), request)
+    openers = {"folder": _from_folder, "image": _from_image, ".parquet": _from_parquet, ".csv": _from_csv}
+    return openers[kind](paths, request)
+
+
+def _paths(name: str) -> list[Path]:
+    path = Path(name)
+    try:
+        path.lstat()
+    except (OSError, ValueError) as error:
+        if glob.has_magic(name):
+            return _matches(name)
+        raise unreadable_source(name, error) if isinstance(error, OSError) else missing(repr(name)) from error
+    if not path.exists():
+        raise UsageError(
+            "a link that leads nowhere", where=name, help="repair the link, or pass the path itself", code="E220"
+        )
+    return [path]
+
+
+def _matches(pattern: str) -> list[Path]:
+    found = [Path(path) for path in sorted(glob.glob(pattern, recursive=True), key=os.fsencode)]  # noqa: PTH207
+    if not found:
+        folder = Path(pattern.split("*")[0].split("?")[0].split("[")[0])
+        raise UsageError(
+            "no file matches this pattern",
+            where=pattern,
+            help=f'check the folder "{folder}" and the spelling',
+            code="E220",
+        )
+    return found
+
+
+def _kind(name: str, paths: Sequence[Path]) -> str:
+    if len(paths) == 1 and paths[0].is_dir():
+        return "folder"
+    kinds = {".csv" if path.name.lower().endswith(".csv.gz") else path.suffix.lower() for path in paths}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"files of several kinds: {', '.join(sorted(kinds))}",
+            where=name,
+            help="match files of one kind",
+            code="E220",
+        )
+    kind = kinds.pop()
+    if len(paths) > 1 and kind not in (".parquet", ".csv"):
+        raise UsageError(
+            f'several files of kind "{kind}"', where=name, help="pass one file, or the folder of images", code="E220"
+        )
+    if not paths[0].is_file():
+        raise UsageError("neither a file nor a folder", where=name, help=_HELP, code="E220")
+    if kind in EXTENSIONS | FOREIGN_EXTENSIONS:
+        return "image"
+    if kind not in (".parquet", ".csv", ".npy", ".npz"):
+        raise UsageError(f'cannot read a file of kind "{kind}"', where=name, help=_HELP, code="E220")
+    return kind
+
+
+def _from_folder(paths: Sequence[Path], request: _Request) -> Samples:
+    images = folder_of_images(str(paths[0]), request.follow_links)
+    names = images.listing.paths
+    labels, classes, notes = folder_labels(names)
+    found = None if labels is None else Labels(labels, classes)
+    return _from_encoded(images, names, found, [*images.listing.notes, *notes], request)
+
+
+def _from_image(paths: Sequence[Path], request: _Request) -> Samples:
+    images: FileImages = single_file(paths[0])
+    return _from_encoded(images, images.listing.paths, None, [], request)
+
+
+def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
+    table = open_parquet(paths)
+    images = image_column(table, request.column)
+    label = label_column(table, request.label, images)
+    labels = None if label is None else read_labels(table, label)
+    if images is not None:
+        return _from_encoded(TableImages(table, images), table.keys, labels, [], request)
+    found = read_numbers(table, label)
+    return vector_samples(
+        request.name,
+        found.matrix,
+        request.policy,
+        keys=table.keys,
+        features=found.names,
+        labels=labels,
+        notes=found.notes,
+        impute=request.impute,
+    )
+
+
+def _from_csv(paths: Sequence[Path], request: _Request) -> Samples:
+    found, labels, keys = read_csv(paths, request.label)
+    return vector_samples(
+        request.name,
+        found.matrix,
+        request.policy,
+        keys=keys,
+        features=found.names,
+        labels=labels,
+        notes=found.notes,
+        impute=request.impute,
+    )
+
+
+def _from_arrays(arrays: Mapping[str, Any], request: _Request) -> Samples:
+    name = request.name
+    x, y, notes = choose(arrays, request.column, request.label, name)
+    x = numbers(x, name)
+    if x.ndim not in (2, 3, 4):
+        help = "expected (N, features), or images (N, H, W), (N, C, H, W) or (N, H, W, C)"
+        raise DataError(f"an array of shape {x.shape}", where=name, help=help, code="E340")
+    labels = (
+        None
+        if y is None
+        else encode_labels(y.reshape(-1).tolist() if y.shape == (len(x), 1) else y.tolist(), len(x), name)
+    )
+    if x.ndim == 2:
+        return vector_samples(name, x, request.policy, labels=labels, notes=notes, impute=request.impute)
+    return pixel_samples(name, x, labels, notes, request.options, request.policy)
+
+
+def _from_encoded(
+    encoded: Encoded, keys: Sequence[str], labels: Labels | None, notes: list[str], request: _Request
+) -> Samples:
+    store, scan, more = open_images(encoded, keys, request.options, request.progress)
+    if request.inspect:
+        inspect(encoded, store, scan, keys, strict=request.inspect == "strict")
+    return judge(_samples(request.name, store, scan, keys, labels, [*notes, *more]), request.policy, scan.constant)
+
+
+def _samples(
+    name: str, store: Store, scan: Scan, keys: Sequence[str], labels: Labels | None, notes: list[str]
+) -> Samples:
+    return Samples(
+        name=name,
+        kind="image",
+        store=store,
+        keys=keys,
+        content=scan.content,
+        ok=scan.ok,
+        bad=[refused.item(keys[i]) for i, refused in sorted(scan.refused.items())[:LISTED]],
+        labels=None if labels is None else labels.labels,
+        classes=() if labels is None else labels.classes,
+        aspect=scan.aspect,
+        notes=notes + [f"{what}: {count}" for what, count in sorted(scan.conversions.items())],
+    )

@@ -1,0 +1,235 @@
+"""What a trained model makes of samples: features, embeddings of views, in order, in batches, without gradient."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from accord.data.pair import Pair
+from accord.data.pairing import Pairing
+from accord.data.random import Draws
+from accord.data.samples import Samples
+from accord.errors import ArtifactError, DataError
+from accord.model.encoder import Encoder
+from accord.model.joint_embedding import JointEmbedding
+
+BATCH = 256
+Stop = Callable[[], None]
+"""Called between batches; raises to end the work (a signal has come, say)."""
+
+
+def never() -> None:
+    """The `Stop` that does not stop."""
+
+
+class Represented(NamedTuple):
+    """Of each sample, on the CPU: features (n, feature), before the projector, and embeddings (n, dim), after it."""
+
+    features: Tensor
+    embeddings: Tensor
+
+
+class Embedded(NamedTuple):
+    """Embeddings of pairs, on the CPU: s_x and s_y (n, dim), s_y of a slightly damaged y (n, dim), and the actions, if any."""
+
+    s_x: Tensor
+    s_y: Tensor
+    s_y_damaged: Tensor
+    action: Tensor | None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode without gradient; afterwards every part of `model` is in the mode it had. Gives the device of the model."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield device_of(model)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter or buffer is; the CPU if there is none."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+class Rows(NamedTuple):
+    """A batch on its way into a model: places in the samples, values, and width / height of the originals of images."""
+
+    place: np.ndarray
+    values: Tensor
+    aspect: Tensor | None
+
+
+def read(samples: Samples, index: np.ndarray, device: torch.device, batch_size: int = BATCH) -> Iterator[Rows]:
+    """`samples[index]` in order, in batches, on `device`.
+
+    Raises:
+        BadItems: (a DataError) where a sample turns out to be damaged only now.
+    """
+    for start in range(0, len(index), batch_size):
+        rows = index[start : start + batch_size]
+        aspect = torch.from_numpy(samples.aspect[rows]).to(device) if samples.kind == "image" else None
+        yield Rows(rows, samples.batch(rows).to(device), aspect)
+
+
+def extract(
+    encoder: Encoder,
+    samples: Samples,
+    index: np.ndarray,
+    pairing: Pairing,
+    *,
+    batch_size: int = BATCH,
+    stop: Stop = never,
+    finite: bool = True,
+) -> Represented:
+    """Features and embeddings of the plain view of `samples[index]`, in order.
+
+    Args:
+        encoder: left in the mode it had.
+        samples: where to read.
+        index: which ones, (n,) int64, all of them ok.
+        pairing: its `plain` view is what is encoded.
+        batch_size: samples at a time; the result does not depend on it beyond rounding.
+        stop: called before every batch.
+        finite: refuse what is not finite; otherwise such rows stay as they are, for the caller to mark.
+
+    Raises:
+        DataError, ArtifactError: if a feature or an embedding is not finite (see `check_finite`).
+    """
+    features, embeddings = [], []
+    with evaluating(encoder) as device:
+        for rows in read(samples, index, device, batch_size):
+            stop()
+            h = encoder.features(pairing.plain(rows.values, rows.aspect))
+            features.append(h.float().cpu())
+            embeddings.append(encoder.embed(h).float().cpu())
+    found = Represented(_joined(features), _joined(embeddings))
+    for values in found if finite else ():
+        check_finite(values, samples, index)
+    return found
+
+
+def embed_pairs(
+    model: JointEmbedding,
+    samples: Samples,
+    index: np.ndarray,
+    pairing: Pairing,
+    *,
+    seed: int,
+    batch_size: int = BATCH,
+    stop: Stop = never,
+) -> Embedded:
+    """Embeddings of one pair of each of `samples[index]`, and of the same pair with y damaged a little (see `damage`).
+
+    Where x has several crops the first is taken. Random numbers are those of (seed, epoch 0, place in `samples`).
+    """
+    parts: list[list[Tensor]] = [[], [], []]
+    actions = []
+    with evaluating(model) as device:
+        for rows in read(samples, index, device, batch_size):
+            stop()
+            draws = Draws(seed, 0, torch.from_numpy(rows.place).to(device))
+            pair = pairing(rows.values, draws, rows.aspect)
+            damaged = damage(pair.y, draws)
+            ways = ((model.encoder_x, first_x(model, pair)), (model.encoder_y, pair.y), (model.encoder_y, damaged))
+            for part, (encoder, values) in zip(parts, ways, strict=True):
+                part.append(encoder(values).float().cpu())
+            if pair.action is not None:
+                actions.append(pair.action.cpu())
+    s_x, s_y, s_y_damaged = (_joined(part) for part in parts)
+    for values in (s_x, s_y, s_y_damaged):
+        check_finite(values, samples, index)
+    return Embedded(s_x, s_y, s_y_damaged, torch.cat(actions) if actions else None)
+
+
+def embed_views(
+    model: JointEmbedding,
+    samples: Samples,
+    index: np.ndarray,
+    pairing: Pairing,
+    *,
+    views: int,
+    seed: int,
+    batch_size: int = BATCH,
+    stop: Stop = never,
+) -> Tensor:
+    """Embeddings of `views` random views (the y of a pair) of each sample, (n, views, dim): the views of one sample are grouped."""
+    groups = []
+    with evaluating(model) as device:
+        for rows in read(samples, index, device, batch_size):
+            stop()
+            place = torch.from_numpy(rows.place).to(device)
+            ys = [pairing(rows.values, Draws(seed, 1 + view, place), rows.aspect).y for view in range(views)]
+            groups.append(torch.stack([model.encoder_y(y).float().cpu() for y in ys], dim=1))
+    found = _joined(groups)
+    check_finite(found.flatten(1), samples, index)
+    return found
+
+
+def first_x(model: JointEmbedding, pair: Pair) -> Tensor:
+    """What stands for x of a pair, with one batch axis: of several crops the first."""
+    ndim = model.encoder_x.sample_ndim
+    return pair.x[0] if ndim is not None and pair.x.ndim - ndim == 2 else pair.x
+
+
+def damage(y: Tensor, draws: Draws) -> Tensor:
+    """A small perturbation of y, (batch, ...) to the same shape, which a good energy notices.
+
+    Images: a square of a third of the shorter side (a ninth of the area), at a random place, is filled with the mean colour.
+    Vectors: Gaussian noise of half the standard deviation that a column has in the batch.
+    """
+    if y.ndim < 4:
+        noise = draws.normal("damage", *y.shape[1:])
+        return y + 0.5 * noise * (y.std(0) if len(y) > 1 else 1.0)
+    height, width = y.shape[-2:]
+    side = max(1, round(min(height, width) / 3))
+    corner = (draws.uniform("damage", 2) * torch.tensor([height - side + 1, width - side + 1], device=y.device)).long()
+    inside = [
+        (torch.arange(length, device=y.device) - corner[:, axis, None]).ge(0)
+        & (torch.arange(length, device=y.device) - corner[:, axis, None]).lt(side)
+        for axis, length in enumerate((height, width))
+    ]
+    hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    return torch.where(hole, y.mean((-2, -1), keepdim=True), y)
+
+
+def check_finite(values: Tensor, samples: Samples, index: np.ndarray) -> None:
+    """Refuses rows (n, ...) that are not finite.
+
+    Raises:
+        ArtifactError: if no row is finite: the model is broken.
+        DataError: if some are: names the first of those samples.
+    """
+    finite = values.isfinite().flatten(1).all(1)
+    if bool(finite.all()) or not len(values):
+        return
+    if not bool(finite.any()):
+        raise ArtifactError(
+            "the model gives no finite embedding: its weights are broken",
+            where=samples.name,
+            help="use an earlier checkpoint, or train again with a lower learning rate",
+            code="E460",
+        )
+    bad = (~finite).nonzero()[:, 0].numpy()
+    raise DataError(
+        f"the embedding of {len(bad)} of {len(values)} samples is not finite",
+        where=f"{samples.name}:{samples.keys[int(index[bad[0]])]}",
+        help="look for extreme values in these samples, or leave them out",
+        code="E360",
+    )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0, 1)

@@ -1,0 +1,158 @@
+"""Backbones of timm and of Hugging Face transformers by name, for who has these packages; nothing is ever downloaded.
+
+Pretrained weights come from the local Hugging Face cache, as safetensors only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from accord.errors import EnvironmentFault, UsageError
+
+
+class External(nn.Module):
+    """A foreign image model as a backbone: (batch, channel, height, width) to (batch, feature_dim).
+
+    Args:
+        network: its result is a tensor, or an object with the tensor `last_hidden_state`; (batch, feature), (batch, token, feature) or
+            (batch, feature, height, width): tokens and positions are averaged.
+        channels: of the images.
+        image_size: side of the images; tried once, here.
+
+    Raises:
+        UsageError: if the network does not take such images.
+    """
+
+    def __init__(self, network: nn.Module, *, channels: int, image_size: int):
+        super().__init__()
+        self.network = network
+        self.feature_dim = self._width(channels, image_size)
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
+        """The features."""
+        result: Any = self.network(x)
+        features: Tensor = result if isinstance(result, Tensor) else result.last_hidden_state
+        if features.ndim == 4:
+            return features.mean((-2, -1))
+        return features.mean(1) if features.ndim == 3 else features
+
+    @torch.no_grad()
+    def _width(self, channels: int, image_size: int) -> int:
+        training = self.network.training
+        self.network.eval()
+        try:
+            features: Tensor = self(torch.zeros(1, channels, image_size, image_size))
+            return features.shape[-1]
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise UsageError(
+                f"{type(self.network).__name__} does not take images of {channels} x {image_size} x {image_size}: {error}",
+                help="choose the size and the channels that the model was made for, or another encoder",
+            ) from error
+        finally:
+            self.network.train(training)
+
+
+def timm_backbone(name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False) -> External:
+    """A model of timm without its classifier.
+
+    Args:
+        name: as in `timm.list_models()`.
+        channels: of the images.
+        image_size: side of the images; by default what the model was made for.
+        pretrained: start from published weights, which must be in the local cache.
+
+    Raises:
+        EnvironmentFault: timm is not installed, or the weights are not on this machine.
+        UsageError: an unknown name, or images that the model does not take.
+    """
+    timm = _package("timm", "timm", "timm")
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise UsageError(
+            f"timm has no model {name!r}",
+            help=f"did you mean {', '.join(close)}?" if close else "see timm.list_models()",
+        )
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    published = timm.get_pretrained_cfg(name)
+    if pretrained:
+        hub_id = published.hf_hub_id or name
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": _cached_weights(hub_id)}}
+    try:
+        network = timm.create_model(name, **options, **({} if image_size is None else {"img_size": image_size}))
+    except TypeError:  # convolutional models take any size and have no such argument
+        network = timm.create_model(name, **options)
+    return External(network, channels=channels, image_size=image_size or published.input_size[-1])
+
+
+def hugging_face_backbone(
+    name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False
+) -> External:
+    """An image model of Hugging Face transformers; the feature is the mean of its last hidden state.
+
+    Args:
+        name: a folder, a repository in the local cache ("facebook/dinov2-small"), or a type of model ("vit", "convnext").
+        channels: of the images.
+        image_size: side of the images; by default what the configuration says, or 224.
+        pretrained: start from its weights, which must be in that folder or in the local cache.
+
+    Raises:
+        EnvironmentFault: transformers is not installed, or configuration or weights are not on this machine.
+        UsageError: images that the model does not take.
+    """
+    transformers = _package("transformers", "hf", "transformers")
+    if pretrained:
+        config = _local(transformers.AutoConfig, name)
+        network = _local(transformers.AutoModel, name, use_safetensors=True)
+    else:
+        types: list[str] = list(transformers.CONFIG_MAPPING)
+        config = transformers.AutoConfig.for_model(name) if name in types else _local(transformers.AutoConfig, name)
+        known = config.to_dict()
+        for key, value in (("num_channels", channels), ("image_size", image_size)):
+            if key in known and value is not None:
+                setattr(config, key, value)
+        network = transformers.AutoModel.from_config(config)
+    made_for = config.to_dict().get("image_size", 224)
+    size = image_size or (made_for if isinstance(made_for, int) else math.gcd(*made_for))
+    return External(network, channels=channels, image_size=size)
+
+
+def _package(module: str, extra: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        raise EnvironmentFault(
+            f"this encoder needs {name}, which does not import: {error}",
+            help=f"pip install 'accord[{extra}]'",
+            code="E520",
+        ) from error
+
+
+def _cached_weights(hub_id: str) -> str:
+    hub = _package("huggingface_hub", "timm", "huggingface_hub")
+    found = hub.try_to_load_from_cache(hub_id, "model.safetensors")
+    if not isinstance(found, str):
+        raise _not_here(f"the weights of {hub_id!r}", hub_id)
+    return found
+
+
+def _local(auto: Any, name: str, **options: bool) -> Any:
+    try:
+        return auto.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise _not_here(f"{auto.__name__} of {name!r}", name) from error
+
+
+def _not_here(what: str, hub_id: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"{what} is not on this machine, and nothing is downloaded while training",
+        help=f"fetch it once with `hf download {hub_id}`, or set pretrained to false",
+        code="E521",
+    )

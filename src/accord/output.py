@@ -1,0 +1,121 @@
+"""Tables that other programs read: one row per input, written beside their final name and renamed when complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from accord.errors import UsageError
+from accord.train.storage import disk_faults, sync_directory, temporary_name
+
+
+class Writer(Protocol):
+    """Takes the rows in order, a batch at a time."""
+
+    def write(self, columns: dict[str, Any]) -> None:
+        """Columns of equal length; an array of two axes is a column of vectors."""
+
+
+class ParquetTable:
+    """A Parquet file; the first batch fixes the columns."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.writer: pq.ParquetWriter | None = None
+
+    def write(self, columns: dict[str, Any]) -> None:
+        """Adds rows."""
+        batch = pa.table({name: _column(values) for name, values in columns.items()})
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.path, batch.schema, compression="zstd")
+        self.writer.write_table(batch)
+
+    def close(self) -> None:
+        """Writes the footer."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+class NumpyTable:
+    """An NPY file of the one column of vectors; a row without values is NaN."""
+
+    def __init__(self, path: Path, column: str, rows: int):
+        self.path = path
+        self.column = column
+        self.rows = rows
+        self.done = 0
+        self.array: np.memmap[Any, Any] | None = None
+
+    def write(self, columns: dict[str, Any]) -> None:
+        """Adds rows."""
+        values = columns[self.column]
+        if self.array is None:
+            shape = (self.rows, values.shape[1])
+            self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float32, shape=shape)
+        self.array[self.done : self.done + len(values)] = values
+        self.done += len(values)
+
+    def close(self) -> None:
+        """Forces the rows to the disk."""
+        if self.array is not None:
+            self.array.flush()
+
+
+@contextmanager
+def table_file(path: Path, *, rows: int, vectors: str | None = None) -> Iterator[Writer]:
+    """A writer for `path`, which appears when the body ends well and not before.
+
+    Args:
+        path: a .parquet file, or .npy where `vectors` names the column to keep.
+        rows: how many there will be.
+        vectors: the column of vectors.
+
+    Raises:
+        UsageError: if the ending is another one, or the folder does not exist.
+        EnvironmentFault: if it cannot be written.
+    """
+    require_writable(path, vectors is not None)
+    temporary = temporary_name(path)
+    with disk_faults(path):
+        table = NumpyTable(temporary, vectors, rows) if path.suffix == ".npy" and vectors else ParquetTable(temporary)
+        try:
+            yield table
+            table.close()
+            temporary.replace(path)
+            sync_directory(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path, vectors: bool) -> None:
+    """Refuses a file that could not be written at the end, before anything is computed.
+
+    Raises:
+        UsageError: for an unknown ending or a folder that is not there.
+    """
+    endings = [".parquet", ".npy"] if vectors else [".parquet"]
+    if path.suffix not in endings:
+        raise UsageError(
+            f"cannot write {path.suffix or 'a file without ending'!r}",
+            where=str(path),
+            help=f"name a file that ends in {' or '.join(endings)}",
+            code="E221",
+        )
+    if not path.parent.is_dir():
+        raise UsageError("there is no such folder", where=str(path.parent), help=f"mkdir -p {path.parent}", code="E222")
+
+
+def _column(values: Any) -> pa.Array:
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        flat = pa.array(values.reshape(-1))
+        missing = np.isnan(values).all(axis=1)
+        return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(missing))
+    if isinstance(values, np.ndarray) and values.dtype == np.float64:
+        return pa.array(values, from_pandas=True)  # NaN is a missing number here
+    return pa.array(values)

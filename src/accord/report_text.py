@@ -1,0 +1,109 @@
+"""What the report explains, in one place: sentences for readers who meet these figures for the first time."""
+
+from __future__ import annotations
+
+LEADS = {
+    "probes": "A probe is a simple classifier trained on frozen features. If it does better on the features than on the "
+    "input itself, the encoder has made something easier to read.",
+    "training": "How the run went, step by step. Point at a curve to read its values.",
+    "energy": "The energy of a pair is low where the two belong together and high where they do not. The less the two "
+    "hills overlap, the better the model tells them apart.",
+    "spectrum": "If the embeddings collapsed on to a few directions, or one point, they would say little about the "
+    "samples. These figures would show it.",
+    "map": "Every sample becomes a point in a space of many dimensions; this is its shadow in two.",
+    "neighbours": "On the left a held-out sample, beside it those that the model finds most alike.",
+    "pairs": "Pairs of two views of one held-out sample, in order of their energy: the figure below each pair.",
+    "reproduce": "The commands that give this run and this page again.",
+}
+
+NO_LABELS = "This data has no labels, so there is nothing to probe. Nothing else on this page needs them."
+NO_LOG = "This run has no training log (metrics.jsonl)."
+NOT_EVALUATED = (
+    "This run has been trained but not tested. `accord evaluate RUN` measures it; `accord report RUN` then writes this "
+    "page again with all that it found."
+)
+NOTHING_MEASURED = "The evaluation holds none of the headline figures."
+
+EXPLAIN = {
+    "bars": "Longer is better. Whiskers are one standard deviation over draws of labels.",
+    "gain": "“Gain” is learned features minus the better of the other two, in percentage points.",
+    "events": "Dashed upright lines mark what happened on the way:",
+    "ladder": "Gap: how far the mean energy lies above that of matched pairs. AUROC: share of comparisons in which the "
+    "mismatch has the higher energy. d′: the gap in standard deviations.",
+    "spectrum": "How much of the embedding lies along each of its directions, greatest first. A flat line uses all of "
+    "them, a cliff only those before it. The dashed line is the effective rank.",
+    "colours": "Colours and shapes are the labels, which training never saw. Classes that gather by themselves are the "
+    "sign of a good embedding.",
+    "lowest": "The views that go together best: easy samples, often plain or typical ones.",
+    "highest": "The views the model finds hardest to bring together: look here for odd, cropped-out or wrong samples.",
+}
+
+LADDER = {
+    "random": ("Random", "The partner comes from another sample, drawn by chance: easy to tell."),
+    "nearest": ("Nearest", "The partner comes from the most similar other sample: harder."),
+    "perturbed": ("Perturbed", "The right partner, a little damaged: the hardest."),
+}
+
+PROBES = {
+    "few_label": ("Few labels", "logistic regression on {per_class} labelled samples per class, mean of {draws} draws"),
+    "linear": ("Linear probe", "logistic regression on all labels of the training split"),
+    "knn": ("Nearest neighbours", "vote of the most similar training samples"),
+}
+
+METHODS = {
+    "pca": "PCA, the two directions of greatest spread",
+    "tsne": "t-SNE, which keeps neighbours together; distances between groups mean little",
+}
+
+SPECTRUM = {
+    "rankme": ("Effective rank (RankMe)", "how many dimensions are really used; 1 is a collapse"),
+    "lidar": ("LiDAR", "how many directions tell samples apart better than views of one sample"),
+    "alpha_req": ("α-ReQ", "how fast the spectrum falls; about 1 is good, far above is too steep"),
+    "std_mean": ("Standard deviation, mean", "spread of one dimension over samples"),
+    "std_min": ("Standard deviation, least", "of the dimension that varies least"),
+    "std_share_below_0.1": ("Dimensions that hardly vary", "share with a standard deviation below 0.1"),
+    "off_diagonal_correlation": (
+        "Correlation of dimensions",
+        "mean size over pairs; at 0 each says something new, at 1 all say the same",
+    ),
+}
+
+COLLAPSES = {
+    "constant": "All samples get nearly the same embedding. Raise the weight of the variance (or SIGReg) term, lower "
+    "the learning rate, and check that the inputs differ.",
+    "dimensional": "The embeddings use only a few of their dimensions. Raise the weight of the covariance (or SIGReg) "
+    "term, use larger batches, and make the views differ more.",
+    "flat energy": "The energy does not tell pairs that belong together from random ones. Make the two views share "
+    "more (weaker augmentation), raise the weight of the invariance term, or train longer.",
+}
+COLLAPSED = "The representation collapsed; see the spectrum and the energies below."
+
+WARNINGS = {
+    "weak energy": "The energy tells matched from random pairs only weakly: AUROC {auroc}, a coin gives 0.5.",
+    "no gain": "With few labels the learned features are no better than the raw input or its PCA ({points} points): "
+    "train longer, or check that the views keep what matters.",
+    "few held out": "Only {count} samples were held out: every figure here is rough.",
+}
+
+HEADLINE = {
+    "few labels": "Held-out samples classified right by a simple classifier that saw only {per_class} labels per class.",
+    "auroc": "How often a random pair has a higher energy than a pair that belongs together.",
+    "retrieval": "How often the other view of a sample has the lowest energy of all {candidates} candidates.",
+    "rank": "About how many dimensions the embeddings really use. Near 1 would be a collapse.",
+}
+
+NAMES = {
+    "vicreg": "VICReg",
+    "barlow_twins": "Barlow Twins",
+    "sigreg": "SIGReg",
+    "visreg": "VISReg",
+    "patch": "patch network",
+    "mlp": "MLP",
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "vit_tiny": "ViT tiny",
+    "vit_small": "ViT small",
+    "vit_base": "ViT base",
+    "cpu": "CPU",
+}
