@@ -5,6 +5,7 @@ Embeddings are a noisy linear map of the pixels, so that maps, neighbours and en
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ def write_run(
 ) -> Path:
     """Writes a run; `name` changes every text that comes from a user (keys, classes, sources, events, reasons)."""
     folder.mkdir(parents=True, exist_ok=True)
-    folder.joinpath("recipe.toml").write_text(RECIPE.format(source=json.dumps(name("digits"))), "utf-8")
+    folder.joinpath("recipe.toml").write_text(RECIPE.format(source=toml_string(name("digits"))), "utf-8")
     dump(folder / "environment.json", environment(name))
     log = "".join(json.dumps(line) + "\n" for line in metrics(name, lines))
     folder.joinpath("metrics.jsonl").write_text(log, "utf-8")
@@ -85,6 +86,11 @@ def write_run(
             folder.joinpath("evaluation").mkdir(exist_ok=True)
             sprite(load_digits().images[:samples], columns=16).save(folder / "evaluation" / "thumbnails.png")
     return folder
+
+
+def toml_string(text: str) -> str:
+    """A basic string of TOML, which knows no lone surrogates and no raw controls."""
+    return json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def dump(path: Path, value: Mapping[str, Any]) -> None:
@@ -137,6 +143,7 @@ def metrics(name: Named, lines: int) -> list[dict[str, Any]]:
     return found
 
 
+@functools.cache
 def embeddings(samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels, labels and stand-ins for embeddings of digits."""
     digits = load_digits()
@@ -265,7 +272,7 @@ def evaluation(name: Named, *, labels: bool, kind: str, samples: int) -> dict[st
                     for j in np.argsort(distance[i])[:6]
                 ],
             }
-            for i in range(0, 120, 10)
+            for i in range(0, samples, samples // 12)
         ],
         "pairs": {
             side: [

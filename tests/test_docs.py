@@ -18,7 +18,9 @@ BLOCK = re.compile(r"^```(bash|python(?: continued)?)\n(.*?)^```", re.MULTILINE 
 
 def run(arguments: list[str], folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    done = subprocess.run(
+        arguments, cwd=folder, capture_output=True, text=True, timeout=240, env=environment, check=False
+    )
     assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 

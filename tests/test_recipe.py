@@ -74,7 +74,10 @@ def test_merging_a_table_that_names_another_variant_replaces_it() -> None:
 )
 def test_bad_064_unknown_keys_are_refused_with_the_closest_known_one(assignment: str, known: str) -> None:
     error = refused(assignment)
-    assert assignment.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1] in error.message or assignment.split(".", maxsplit=1)[0] in error.message
+    assert (
+        assignment.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1] in error.message
+        or assignment.split(".", maxsplit=1)[0] in error.message
+    )
     assert known in (error.help or "")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from accord.errors import AccordError, EnvironmentFault, UsageError
+from accord.errors import AccordError, DataError, EnvironmentFault, UsageError
 from accord.terminal import Terminal, crash_report
 
 app = typer.Typer(
@@ -63,7 +63,8 @@ def demo(
     """Train on the built-in digits, evaluate, write the report and say what to look at."""
     from accord import verbs
 
-    verbs.demo(out, Terminal(as_json=json))
+    terminal = Terminal(as_json=json)
+    terminal.result(verbs.demo(out, terminal))
 
 
 @app.command()
@@ -85,17 +86,20 @@ def train(
     """Train an energy on SOURCE."""
     from accord import verbs
 
-    verbs.train(
-        source,
-        recipe=recipe,
-        settings=settings or [],
-        out=out,
-        budget=budget,
-        epochs=epochs,
-        resume=resume,
-        column=column,
-        label=label,
-        terminal=Terminal(as_json=json),
+    terminal = Terminal(as_json=json)
+    terminal.result(
+        verbs.train(
+            source,
+            recipe=recipe,
+            settings=settings or [],
+            out=out,
+            budget=budget,
+            epochs=epochs,
+            resume=resume,
+            column=column,
+            label=label,
+            terminal=terminal,
+        )
     )
 
 
@@ -111,7 +115,11 @@ def check(
     """Name every bad item of SOURCE; nothing is trained."""
     from accord import verbs
 
-    verbs.check(source, strict=strict, column=column, label=label, terminal=Terminal(as_json=json))
+    terminal = Terminal(as_json=json)
+    found = verbs.check(source, strict=strict, column=column, label=label, terminal=terminal)
+    terminal.result(found)
+    if found["bad"]:
+        raise typer.Exit(DataError.exit_code)
 
 
 @app.command()
@@ -131,7 +139,8 @@ def evaluate(
     """Probes, retrieval, energy and collapse of RUN: a table, evaluation.json and report.html."""
     from accord import verbs
 
-    verbs.evaluate(run_directory, data=data, column=column, label=label, terminal=Terminal(as_json=json))
+    terminal = Terminal(as_json=json)
+    terminal.result(verbs.evaluate(run_directory, data=data, column=column, label=label, terminal=terminal))
 
 
 @app.command()
@@ -149,7 +158,8 @@ def embed(
     """One row per input of SOURCE, in order; bad items are marked, never dropped."""
     from accord import verbs
 
-    verbs.embed(run_directory, source, output, layer=layer, column=column, terminal=Terminal(as_json=json))
+    terminal = Terminal(as_json=json)
+    terminal.result(verbs.embed(run_directory, source, output, layer=layer, column=column, terminal=terminal))
 
 
 @app.command()
@@ -174,15 +184,18 @@ def score(
     """Energy and calibrated p-value of each pair of SOURCE."""
     from accord import verbs
 
-    verbs.score(
-        run_directory,
-        source,
-        output,
-        y=y,
-        alpha=alpha,
-        allow_overlap=allow_overlap,
-        column=column,
-        terminal=Terminal(as_json=json),
+    terminal = Terminal(as_json=json)
+    terminal.result(
+        verbs.score(
+            run_directory,
+            source,
+            output,
+            y=y,
+            alpha=alpha,
+            allow_overlap=allow_overlap,
+            column=column,
+            terminal=terminal,
+        )
     )
 
 

@@ -55,6 +55,7 @@ def _write(path: Path, data: bytes) -> None:
             f"cannot write the report: {error.strerror}",
             where=str(path),
             help="check that the folder exists, is writable and has room",
+            code="E570",
         ) from None
 
 
@@ -140,6 +141,7 @@ def readable(value: object) -> object:
     return [readable(inner) for inner in value] if isinstance(value, list) else value
 
 
+AFTER = ("accord evaluate RUN", "accord report RUN")
 ANCHORS = (
     ("probes", "Probes"),
     ("training", "Training"),
@@ -199,7 +201,8 @@ def skipped(run: Run) -> Html | None:
 
 def reproduce(run: Run) -> Html:
     """The commands, and the recipe."""
-    commands = run.evaluation.texts("commands") or ["accord evaluate RUN", "accord report RUN"]
+    trained_by = run.environment.text("command")
+    commands = run.evaluation.texts("commands") or [*([trained_by] if trained_by else []), *AFTER]
     recipe = (
         tag("details", tag("summary", "recipe.toml: everything this run depends on"), verbatim(run.recipe_text))
         if run.recipe_text
@@ -222,19 +225,29 @@ def verbatim(text: str) -> Html:
 def environment(run: Run) -> Html | None:
     """What it ran on, and the calibration where there is one."""
     parts = []
-    for title, view in (("What it ran on", run.environment), ("Calibration of the energy", run.calibration)):
+    for title, view in (
+        ("What it ran on", run.environment),
+        ("Calibration: what p-values are made from", run.calibration),
+    ):
         rows = list(flat(view.values))
         if rows:
             parts.append(tag("details", tag("summary", title), table(["Key", "Value"], rows)))
     return section("environment", "Environment", None, *parts) if parts else None
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> Iterator[list[str]]:
-    """Keys and values of nested objects, one row each; long lists as their length."""
+def flat(values: Mapping[str, object], prefix: str = "", depth: int = 4) -> Iterator[list[str]]:
+    """Keys and values of nested objects, one row each; long or deep ones as their length."""
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and (len(value) > 8 or any(isinstance(v, list | Mapping) for v in value)):
-            yield [prefix + key, f"{len(value)} values"]
+        if isinstance(value, Mapping) and depth:
+            yield from flat(value, f"{prefix}{key}.", depth - 1)
+        elif isinstance(value, Mapping | list) and (
+            len(value) > 8 or any(isinstance(v, list | Mapping) for v in value)
+        ):
+            yield [prefix + key, f"{len(value):,} values"]
         else:
-            yield [prefix + key, ", ".join(str(v) for v in value) if isinstance(value, list) else str(value)]
+            yield [prefix + key, ", ".join(map(plain, value)) if isinstance(value, list) else plain(value)]
+
+
+def plain(value: object) -> str:
+    """A value as people write it."""
+    return {None: "–", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)

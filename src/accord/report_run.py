@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 import os
 import stat
 import tomllib
@@ -28,6 +27,8 @@ LIMITS: Limits = {
 MAX_SPRITE_PIXELS = 64_000_000
 MAX_PNG_BYTES = 1_200_000
 MAX_BAD_SHOWN = 200
+HUGE = 1e100
+"""Numbers from here on are refused and those below its inverse read as 0, so that no sum or ratio of a few overflows."""
 
 
 class View:
@@ -47,7 +48,7 @@ class View:
         return damaged(f"{key!r} is not {expected}", f"{self.where}{key}")
 
     def number(self, key: str) -> float | None:
-        """A finite number, or None."""
+        """A finite number below 1e100 in size, or None."""
         value = self.values.get(key)
         return None if value is None else self._number(key, value)
 
@@ -58,9 +59,9 @@ class View:
             number = float(value)
         except OverflowError:
             raise self._wrong(key, "a finite number") from None
-        if not math.isfinite(number):
+        if not abs(number) < HUGE:
             raise self._wrong(key, "a finite number")
-        return number
+        return number if abs(number) > 1 / HUGE else 0.0
 
     def text(self, key: str) -> str | None:
         """A string, or None."""
@@ -157,7 +158,7 @@ def read_run(run: Path) -> Run:
     """
     if not run.is_dir():
         raise UsageError(
-            "no such run directory", where=str(run), help="name the directory `accord train` wrote", code="E210"
+            "no such run directory", where=str(run), help="name the directory `accord train` wrote", code="E230"
         )
     notes: list[str] = []
     recipe_text, recipe = _toml(run, "recipe.toml")
@@ -168,7 +169,7 @@ def read_run(run: Path) -> Run:
             "not a run directory: it has no recipe.toml, metrics.jsonl or evaluation.json",
             where=str(run),
             help="name the directory `accord train` wrote",
-            code="E210",
+            code="E230",
         )
     bad = list(_lines(run, "bad_samples.jsonl", notes))
     return Run(
@@ -188,7 +189,7 @@ def read_run(run: Path) -> Run:
 
 def damaged(what: str, where: str, remedy: str = "write it again: `accord evaluate RUN`") -> ArtifactError:
     """The error for a file of the run that cannot be used."""
-    return ArtifactError(f"damaged file of the run: {what}", where=where, help=remedy, code="E410")
+    return ArtifactError(f"damaged file of the run: {what}", where=where, help=remedy, code="E470")
 
 
 def _read(run: Path, name: str) -> bytes | None:
@@ -202,7 +203,7 @@ def _read(run: Path, name: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise EnvironmentFault(f"cannot read it: {error.strerror}", where=str(path), help="check its rights") from None
+        raise _unreadable(error, path) from None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -212,9 +213,13 @@ def _read(run: Path, name: str) -> bytes | None:
         try:
             return file.read()
         except OSError as error:
-            raise EnvironmentFault(
-                f"cannot read it: {error.strerror}", where=str(path), help="check the disk"
-            ) from None
+            raise _unreadable(error, path) from None
+
+
+def _unreadable(error: OSError, path: Path) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"cannot be read: {error.strerror}", where=str(path), help="check its rights and the disk", code="E570"
+    )
 
 
 def _parse(text: bytes | str, where: str) -> View:

@@ -50,13 +50,19 @@ def verdict(run: Run) -> Html:
 def judged(run: Run) -> tuple[str, str, str]:
     """Style, title and sentence of the verdict."""
     if not run.evaluation:
-        return "open", "Not evaluated yet", NOT_EVALUATED
+        return "open", "Not evaluated yet", f"{NOT_EVALUATED}{last_event(run)}"
     collapse, count = run.evaluation.view("collapse").text("verdict"), len(warnings(run))
     if collapse:
         return "bad", f"Collapsed: {collapse}", COLLAPSES.get(collapse, COLLAPSED)
     if count:
         return "warn", "Works, with a warning" if count == 1 else f"Works, with {count} warnings", summary(run)
     return "good", "Healthy", summary(run)
+
+
+def last_event(run: Run) -> str:
+    """What the log says last, where it ends with an event: the reason why a run stopped."""
+    event = run.metrics[-1].text("event") if run.metrics else None
+    return f" Its log ends with: {event}." if event else ""
 
 
 def summary(run: Run) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +13,24 @@ import numpy as np
 import torch
 
 from accord import build, presets, recipe_toml
-from accord.data.samples import Samples, split
 from accord.data.pairing import TwoViews
+from accord.data.samples import Samples, split
 from accord.data.sources import open_source
 from accord.errors import UsageError
+from accord.evaluate.calibrate import text_hash
+from accord.evaluate.energy import pair_energies
+from accord.evaluate.evaluation import Origin
+from accord.evaluate.features import embed_pairs, extract
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.normalize import Standardize
 from accord.recipe import Recipe
 from accord.train.checkpoint import load_weights
+from accord.train.fit import Fit, fit
+from accord.train.progress import Progress
+from accord.train.run_directory import RunDirectory
+from accord.train.signals import Stop
 
+LENGTHS = {"epochs", "steps", "budget"}
 STANDARDIZE_ON = 2048
 """Samples that mean and standard deviation of the input are taken from."""
 
@@ -41,6 +53,39 @@ class Run:
         data = self.recipe.data
         samples = open_like(self.recipe, data.source, column=data.column, label=data.label)
         return samples, *split(samples, data.held_out, self.recipe.training.seed)
+
+    def origin(self) -> Origin:
+        """Where the model comes from, for the reader."""
+        encoder = self.recipe.encoder
+        last = last_line(self.path / "metrics.jsonl")
+        return Origin(
+            principle=self.recipe.objective.name,
+            encoder="" if encoder is None else encoder.name,
+            steps=int(last.get("step", 0)),
+            seconds=float(last.get("seconds", 0.0)),
+        )
+
+    def commands(self, test: str | None) -> list[str]:
+        """What reproduces the run and its evaluation."""
+        run, data = shlex.quote(str(self.path)), "" if test is None else f" --data {shlex.quote(test)}"
+        source = shlex.quote(self.recipe.data.source)
+        return [f"accord train {source} --recipe {run}/recipe.toml --out {run}-again", f"accord evaluate {run}{data}"]
+
+    def preprocess_hash(self) -> str:
+        """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
+        return text_hash(self.recipe.pairing, self.recipe.data.kind, self.recipe.data.shape, self.recipe.training.seed)
+
+    def energies(self, samples: Samples, index: np.ndarray) -> np.ndarray:
+        """F of the pair that the run's own pairing makes of each sample, float64."""
+        seed = self.recipe.training.seed
+        found = embed_pairs(self.model, samples, index, self.pairing, seed=seed)
+        return pair_energies(self.model, found.s_x, found.s_y, found.action).numpy()
+
+    def energies_of_pairs(self, xs: Samples, ys: Samples, index: np.ndarray) -> np.ndarray:
+        """F(x, y) of samples that are paired row by row, each as it is, float64."""
+        s_x = extract(self.model.encoder_x, xs, index, self.pairing).embeddings
+        s_y = extract(self.model.encoder_y, ys, index, self.pairing).embeddings
+        return pair_energies(self.model, s_x, s_y).numpy()
 
 
 def open_run(path: Path) -> Run:
@@ -147,11 +192,97 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
 
 def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The preset under what is given; a length that is given replaces the preset's."""
-    lengths = {"epochs", "steps", "budget"}
     base = recipe_toml.merge(preset, {})
-    if lengths & set(given.get("training", {})):
-        base["training"] = {key: value for key, value in base["training"].items() if key not in lengths}
+    if LENGTHS & set(given.get("training", {})):
+        base["training"] = {key: value for key, value in base["training"].items() if key not in LENGTHS}
     return recipe_toml.merge(base, given)
+
+
+def read_settings(
+    recipe: str | None, settings: list[str], flags: dict[str, dict[str, Any]], run: Path | None
+) -> tuple[dict[str, Any], str | None]:
+    """What a user has set, and the name of the preset it goes over, if one is named.
+
+    Args:
+        recipe: the name of a preset, or a TOML file.
+        settings: assignments, ``a.b=value``.
+        flags: values of options, None where not given; they come last.
+        run: the run to be resumed, whose own recipe is the base.
+
+    Raises:
+        UsageError: for a recipe that is neither a name nor a file, or a malformed setting.
+    """
+    base: dict[str, Any] = {}
+    preset = None
+    if run is not None and (run / "recipe.toml").is_file():
+        base = recipe_toml.read(run / "recipe.toml")
+    if recipe in presets.PRESETS:
+        preset = recipe
+    elif recipe is not None:
+        base = read_recipe_file(recipe)
+    given = recipe_toml.merge(base, recipe_toml.override({}, settings))
+    for table, values in flags.items():
+        known = {key: value for key, value in values.items() if value is not None}
+        if known and table == "training":
+            given[table] = {k: v for k, v in given.get(table, {}).items() if k not in LENGTHS}
+        given = recipe_toml.merge(given, {table: known}) if known else given
+    return given, preset
+
+
+def read_recipe_file(recipe: str) -> dict[str, Any]:
+    """The values of a recipe that is named by a path.
+
+    Raises:
+        UsageError: if it is no file.
+    """
+    path = Path(recipe)
+    if not path.is_file():
+        close = difflib.get_close_matches(recipe, presets.PRESETS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UsageError(
+            f"no recipe {recipe!r}",
+            where="--recipe",
+            help=f"{hint}give a TOML file or one of {', '.join(presets.PRESETS)}",
+            code="E209",
+        )
+    return recipe_toml.load(path).model_dump(mode="json", exclude_unset=True)
+
+
+def train_in(
+    directory: RunDirectory, recipe: Recipe, samples: Samples, *, stop: Stop, progress: Progress, command: str
+) -> Fit:
+    """Trains what the resolved recipe says, in a run directory that is open."""
+    settings = recipe.training
+    pairing = build.pairing(recipe)
+    train_index, _ = split(samples, recipe.data.held_out, settings.seed)
+    torch.manual_seed(settings.seed)
+    objective = build.objective(recipe, standardize_on(samples, train_index, pairing))
+    return fit(
+        objective,
+        samples,
+        pairing,
+        out=directory,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        budget=settings.budget,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        held_out=recipe.data.held_out,
+        optimizer=build.optimizer(recipe),
+        lr=recipe.optimizer.learning_rate,
+        weight_decay=recipe.optimizer.weight_decay,
+        warmup=recipe.optimizer.warmup,
+        on_collapse=settings.on_collapse,
+        checkpoint_every=settings.checkpoint_every,
+        max_bad_fraction=recipe.data.max_bad_fraction,
+        device=settings.device,
+        precision=settings.precision,
+        resume=directory.resume,
+        record=recipe.to_dict(),
+        command=command,
+        progress=progress,
+        stop=stop,
+    )
 
 
 def standardize_on(samples: Samples, index: np.ndarray, pairing: TwoViews) -> Standardize:
@@ -159,3 +290,12 @@ def standardize_on(samples: Samples, index: np.ndarray, pairing: TwoViews) -> St
     some = index[:: max(1, len(index) // STANDARDIZE_ON)][:STANDARDIZE_ON]
     aspect = torch.from_numpy(samples.aspect[some]) if samples.kind == "image" else None
     return build.standardization(pairing.plain(samples.batch(some), aspect))
+
+
+def last_line(path: Path) -> dict[str, Any]:
+    """The newest complete line of a JSON lines file, empty if there is none."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    return json.loads(lines[-1]) if lines else {}

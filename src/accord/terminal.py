@@ -23,6 +23,11 @@ class Terminal:
         """A line for the reader."""
         print(printable_lines(text), file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
+    def progress(self, text: str) -> None:
+        """What is being done now; not shown with ``--json``."""
+        if not self.as_json:
+            print(printable_lines(f"... {text}"), file=sys.stderr, flush=True)
+
     def result(self, values: Mapping[str, Any]) -> None:
         """The outcome: printed only with ``--json``, as strict JSON."""
         if self.as_json:

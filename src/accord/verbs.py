@@ -2,31 +2,99 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import pyarrow as pa
 
-from accord import build, recipe_toml
-from accord.data.samples import Samples, split
+from accord.data.samples import BadItems, Samples
 from accord.data.sources import check_source
-from accord.errors import DataError, UsageError
+from accord.errors import Collapsed, DataError, UsageError, printable
+from accord.evaluate.calibrate import calibrate, load_calibration, model_hash, save_calibration
+from accord.evaluate.evaluation import evaluate as measure
 from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
-from accord.presets import PRESETS
+from accord.recipe import Recipe
 from accord.report import write_report
-from accord.run import Run, open_run, read_recipe, resolve, standardize_on
+from accord.run import Run, open_run, read_settings, resolve, train_in
 from accord.terminal import Terminal, TrainingProgress
-from accord.train.fit import Fit, fit
-from accord.train.signals import Stop, stop_on_signals
+from accord.train.run_directory import RunDirectory
+from accord.train.signals import stop_on_signals
 
+Result = dict[str, Any]
+"""What ``--json`` prints."""
 BATCH = 1024
+LAYERS = ("features", "embedding")
 
 
-def check(source: str, *, strict: bool, column: str | None, label: str | None, terminal: Terminal) -> None:
+def demo(out: Path, terminal: Terminal) -> Result:
+    """Trains on the built-in digits, evaluates, writes the report."""
+    train("digits", recipe="digits", settings=[], out=out, terminal=terminal)
+    found = evaluate(out, terminal=terminal)
+    terminal.say("")
+    terminal.say(
+        f"Now open {out / 'report.html'} in a browser. Look first at the bars: ten labels per class go much further on"
+    )
+    terminal.say(
+        "the learned features than on pixels. Then at the energies: pairs that belong together lie left of the others."
+    )
+    return found
+
+
+def train(
+    source: str,
+    *,
+    recipe: str | None,
+    settings: list[str],
+    out: Path | None,
+    budget: str | None = None,
+    epochs: float | None = None,
+    resume: bool = False,
+    column: str | None = None,
+    label: str | None = None,
+    terminal: Terminal,
+) -> Result:
+    """Trains an energy and writes a run directory."""
+    out = out or free_name(Path("runs"), source)
+    flags: dict[str, dict[str, Any]] = {
+        "data": {"column": column, "label": label},
+        "training": {"budget": budget, "epochs": epochs},
+    }
+    given, preset = read_settings(recipe, settings, flags, run=out if resume else None)
+    with stop_on_signals() as stop, RunDirectory(out, resume=resume) as directory:
+        resolved, samples = resolve(source, given, preset)
+        say_data(samples, resolved, terminal)
+        progress = TrainingProgress(terminal)
+        done = train_in(directory, resolved, samples, stop=stop, progress=progress, command=shlex.join(sys.argv))
+    terminal.say(f"{done.steps:,} steps in {done.seconds:,.0f} s: {out}")
+    terminal.say(f"next: accord evaluate {shlex.quote(str(out))}")
+    return {"run": str(out), "steps": done.steps, "seconds": done.seconds}
+
+
+def say_data(samples: Samples, recipe: Recipe, terminal: Terminal) -> None:
+    """What was found, and what was chosen for it."""
+    labels = f", {len(samples.classes)} classes that only probes read" if samples.classes else ""
+    shape = " x ".join(map(str, samples.shape))
+    terminal.say(f"{len(samples):,} samples of {samples.kind} data, {shape}{labels}")
+    for note in samples.notes:
+        terminal.say(f"note: {note}")
+    encoder = "" if recipe.encoder is None else recipe.encoder.name
+    terminal.say(f"encoder {encoder}, principle {recipe.objective.name}, optimiser {recipe.optimizer.name}")
+
+
+def free_name(folder: Path, source: str) -> Path:
+    """A run directory that is not there yet, named after the source."""
+    stem = Path(source.rstrip("/")).stem.strip("*") or "run"
+    candidates = (folder / (stem if number == 1 else f"{stem}-{number}") for number in itertools.count(1))
+    return next(path for path in candidates if not path.exists())
+
+
+def check(source: str, *, strict: bool, column: str | None, label: str | None, terminal: Terminal) -> Result:
     """Names every bad item of a source.
 
     Raises:
@@ -40,18 +108,219 @@ def check(source: str, *, strict: bool, column: str | None, label: str | None, t
     skipped = samples.skipped
     terminal.say(f"{len(samples):,} items, {skipped:,} bad, {samples.kind} data of shape {tuple(samples.shape)}")
     bad = [item._asdict() for item in samples.bad]
-    terminal.result({"source": source, "items": len(samples), "bad": skipped, "bad_items": bad, "notes": samples.notes})
-    if skipped:
-        terminal.say("training skips up to 1 % of bad items; set data.max_bad_fraction for more")
-        raise SystemExit(DataError.exit_code)
+    return {"source": source, "items": len(samples), "bad": skipped, "bad_items": bad, "notes": samples.notes}
 
 
-def rows(samples: Samples) -> Iterator[np.ndarray]:
+def evaluate(
+    run_directory: Path,
+    *,
+    data: str | None = None,
+    column: str | None = None,
+    label: str | None = None,
+    terminal: Terminal,
+) -> Result:
+    """Measures a run, calibrates its energy and writes the report."""
+    run = open_run(run_directory)
+    samples, train_index, held_out_index = run.training_data()
+    test = None if data is None else run.open_data(data, column=column, label=label)
+    with stop_on_signals() as stop:
+        found = measure(
+            run.model,
+            samples,
+            run.pairing,
+            train_index=train_index,
+            held_out_index=held_out_index,
+            test=test,
+            seed=run.recipe.training.seed,
+            origin=run.origin(),
+            commands=run.commands(data),
+            out=run_directory,
+            stop=lambda: stop.check("evaluating"),
+            said=terminal.progress,
+        )
+        calibrate_run(run, samples, train_index, held_out_index, terminal)
+    page = write_report(run_directory)
+    show_evaluation(found, terminal)
+    terminal.say(f"report: {page}")
+    return {"run": str(run_directory), "report": str(page), **found}
+
+
+def calibrate_run(
+    run: Run, samples: Samples, train_index: np.ndarray, held_out_index: np.ndarray, terminal: Terminal
+) -> None:
+    """Writes calibration.json from the held-out pairs; a run that cannot be calibrated says why and goes without."""
+    path = run.path / "calibration.json"
+    try:
+        calibration = calibrate(
+            run.energies(samples, held_out_index),
+            content=samples.content[np.concatenate([train_index, held_out_index])],
+            model=model_hash(run.model),
+            preprocess=run.preprocess_hash(),
+            where=samples.name,
+        )
+    except (DataError, Collapsed) as error:
+        path.unlink(missing_ok=True)
+        terminal.say(f"not calibrated: {error.message}")
+        return
+    save_calibration(calibration, path)
+
+
+def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
+    """The figures of an evaluation as tables."""
+    probes = found["probes"]
+    if probes:
+        rows = [
+            [name, percent(row["linear"]), percent(row["knn"]), few(row["few_label"])]
+            for name, row in probes.items()
+            if isinstance(row, dict)
+        ]
+        terminal.table("probes on held-out samples", ["", "linear", "k-NN", "10 labels per class"], rows)
+    ladder = found["energy"]["ladder"]
+    rows = [[name, f"{r['auroc']:.3f}", f"{r['d_prime']:.2f}", f"{r['gap']:.4g}"] for name, r in ladder.items()]
+    terminal.table("energy of matched against mismatched pairs", ["y is", "AUROC", "d'", "gap"], rows)
+    retrieval, health = found["retrieval"], found["collapse"]
+    terminal.say("")
+    terminal.say(f"the other view is found first among {retrieval['candidates']:,}: {percent(retrieval['recall@1'])}")
+    terminal.say(f"effective rank of the embeddings: {health['rankme']:.1f} of {health['dim']}")
+    for warning in found["warnings"]:
+        terminal.say(f"warning: {warning}")
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage."""
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def few(row: Mapping[str, Any] | None) -> str:
+    """Mean and standard deviation of the few-label probe."""
+    return "-" if row is None else f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} %"
+
+
+def embed(
+    run_directory: Path, source: str, output: Path, *, layer: str, column: str | None, terminal: Terminal
+) -> Result:
+    """Writes one row per input, in order; a bad item keeps its row, with its reason and without numbers."""
+    if layer not in LAYERS:
+        raise UsageError(f"unknown layer {layer!r}", where="--layer", help="features or embedding", code="E223")
+    require_writable(output, vectors=True)
+    run = open_run(run_directory)
+    samples = run.open_data(source, column=column)
+    problems = Problems(samples)
+    with stop_on_signals() as stop, table_file(output, rows=len(samples), vectors="embedding") as table:
+        for index in batches(samples):
+            stop.check("embedding")
+            good = problems.readable(index)
+            found = extract(run.model.encoder_x, samples, good, run.pairing, finite=False)
+            values = (found.features if layer == "features" else found.embeddings).numpy()
+            problems.refuse(good[~np.isfinite(values).all(1)], "the embedding is not finite")
+            table.write({**problems.columns(index), "embedding": problems.spread(index, good, values)})
+    terminal.say(f"{len(samples):,} rows, {problems.count:,} of them bad: {output}")
+    return {"output": str(output), "rows": len(samples), "bad": problems.count, "layer": layer}
+
+
+def score(
+    run_directory: Path,
+    source: str,
+    output: Path,
+    *,
+    y: str | None,
+    alpha: float | None,
+    allow_overlap: bool,
+    column: str | None,
+    terminal: Terminal,
+) -> Result:
+    """Writes the energy and the p-value of each pair, in order; a bad pair keeps its row without numbers."""
+    require_writable(output, vectors=False)
+    run = open_run(run_directory)
+    calibration = load_calibration(
+        run_directory / "calibration.json", model=model_hash(run.model), preprocess=run.preprocess_hash()
+    )
+    threshold = None if alpha is None else calibration.threshold(alpha)
+    samples = run.open_data(source, column=column)
+    others = None if y is None else open_second(run, samples, y, column)
+    if not allow_overlap:
+        calibration.refuse_overlap(samples.content[samples.ok], where=source)
+    problems = Problems(samples, others)
+    with stop_on_signals() as stop, table_file(output, rows=len(samples)) as table:
+        for index in batches(samples):
+            stop.check("scoring")
+            good = problems.readable(index)
+            energies = run.energies(samples, good) if others is None else run.energies_of_pairs(samples, others, good)
+            problems.refuse(good[~np.isfinite(energies)], "the energy is not finite")
+            energy = problems.spread(index, good, energies)
+            columns = {**problems.columns(index), "energy": energy, "p_value": calibration.p_values(energy)}
+            if threshold is not None:
+                columns["in_accord"] = [None if np.isnan(e) else bool(e <= threshold) for e in energy]
+            table.write(columns)
+    terminal.say(f"{len(samples):,} pairs, {problems.count:,} of them bad: {output}")
+    return {"output": str(output), "rows": len(samples), "bad": problems.count, "threshold": threshold, "alpha": alpha}
+
+
+def open_second(run: Run, samples: Samples, y: str, column: str | None) -> Samples:
+    """The other halves of pairs whose first halves are `samples`.
+
+    Raises:
+        DataError: if there are more or fewer.
+    """
+    others = run.open_data(y, column=column)
+    if len(others) != len(samples):
+        raise DataError(
+            f"{len(samples):,} x in {samples.name}, but {len(others):,} y in {others.name}",
+            where=f"{samples.name} and {others.name}",
+            help="row i of the one belongs to row i of the other: give as many",
+            code="E366",
+        )
+    return others
+
+
+def batches(samples: Samples) -> Iterator[np.ndarray]:
     """All indices in order, a batch at a time."""
     for start in range(0, len(samples), BATCH):
         yield np.arange(start, min(start + BATCH, len(samples)))
 
 
-def reasons(samples: Samples) -> dict[str, str]:
-    """Why an item is bad, by its key."""
-    return {item.key: item.reason for item in samples.bad}
+class Problems:
+    """What is wrong with which row of one source, or of two that are read row by row."""
+
+    def __init__(self, *sources: Samples | None):
+        self.sources = [source for source in sources if source is not None]
+        self.first = self.sources[0]
+        self.reasons: dict[int, str] = {}
+        for source in self.sources:
+            listed = {item.key: item.reason for item in source.bad}
+            for i in np.flatnonzero(~source.ok).tolist():
+                self.reasons.setdefault(i, listed.get(source.keys[i], "bad item; accord check names the reason"))
+
+    @property
+    def count(self) -> int:
+        """How many rows are bad."""
+        return len(self.reasons)
+
+    def refuse(self, index: np.ndarray, reason: str) -> None:
+        """Marks further rows."""
+        self.reasons.update((int(i), reason) for i in index)
+
+    def readable(self, index: np.ndarray) -> np.ndarray:
+        """Those of `index` that are good, found out by reading them where they are decoded in time."""
+        good = np.array([i for i in index.tolist() if i not in self.reasons], np.int64)
+        for source in self.sources:
+            try:
+                source.batch(good)
+            except BadItems as error:
+                for position, item in zip(error.positions, error.items, strict=True):
+                    self.refuse(good[position : position + 1], item.reason)
+        return np.array([i for i in good.tolist() if i not in self.reasons], np.int64)
+
+    def columns(self, index: np.ndarray) -> dict[str, Any]:
+        """key, status and error of each row."""
+        keys = [printable(self.first.keys[i]) for i in index.tolist()]
+        errors = [self.reasons.get(i) for i in index.tolist()]
+        status = pa.array(["ok" if error is None else "error" for error in errors])
+        return {"key": keys, "status": status, "error": pa.array(errors, pa.string())}
+
+    def spread(self, index: np.ndarray, good: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """`values` of the good rows in their places among `index`, NaN elsewhere."""
+        whole = np.full((len(index), *values.shape[1:]), np.nan, values.dtype)
+        whole[np.isin(index, good)] = values
+        whole[[i in self.reasons for i in index.tolist()]] = np.nan
+        return whole

@@ -62,7 +62,9 @@ def test_normal_is_normal():
         assert stats.kstest(column.numpy(), "norm").pvalue > 1e-4
     assert np.abs(np.corrcoef(z.numpy().T) - np.eye(5)).max() < 4.5 / np.sqrt(N // 4)
     squares = np.corrcoef(z.square().numpy().T)
-    assert np.abs(squares - np.eye(5)).max() < 4.5 / np.sqrt(N // 4), "cosine and sine of one radius must be independent"
+    assert np.abs(squares - np.eye(5)).max() < 4.5 / np.sqrt(N // 4), (
+        "cosine and sine of one radius must be independent"
+    )
 
 
 PAIRS = {

@@ -18,7 +18,9 @@ def test_features_have_the_announced_width(channels: int, size: int) -> None:
 
 
 def test_features_are_means_over_the_cells_of_each_stage() -> None:
-    encoder = MultiScale(1, stem_width=4, stem_kernel=3, stem_stride=1, widths=(6,), blocks=(1,), pool_grids=(2, 1)).eval()
+    encoder = MultiScale(
+        1, stem_width=4, stem_kernel=3, stem_stride=1, widths=(6,), blocks=(1,), pool_grids=(2, 1)
+    ).eval()
     x = torch.rand(2, 1, 8, 8)
     stem = encoder.stem(x)
     stage = encoder.stages[0](stem)

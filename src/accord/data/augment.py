@@ -38,7 +38,7 @@ class Augmentation:
         contrast: factor in [1 - value, 1 + value], around the mean luma of the image.
         saturation: factor in [1 - value, 1 + value].
         hue: turn in [-value, value], at most 0.5 (half the colour circle).
-        greyscale: probability that the colour is dropped.
+        grey: probability that the colour is dropped.
         blur: probability of a Gaussian blur.
         blur_sigma: bounds of its standard deviation, pixels of the view.
         solarise: probability that values above one half are inverted.
@@ -60,7 +60,7 @@ class Augmentation:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
-    greyscale: float = 0.0
+    grey: float = 0.0
     blur: float = 0.0
     blur_sigma: Range = (0.1, 2.0)
     solarise: float = 0.0
@@ -90,11 +90,11 @@ class Augmentation:
             contrast=0.4,
             saturation=0.4,
             hue=0.1,
-            greyscale=0.2,
+            grey=0.2,
         )
 
     @classmethod
-    def grey(cls) -> Augmentation:
+    def grey_photo(cls) -> Augmentation:
         """For photographs without colour: as `photo`, without saturation, hue and grey."""
         return cls(scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4)
 
@@ -165,7 +165,7 @@ def augment(
     Args:
         images: (batch, channel, height, width) uint8. float32 in [0, 1] is taken as well.
         draws: the random numbers of these samples.
-        augmentation: what may happen. Saturation, hue and greyscale concern images of three channels only.
+        augmentation: what may happen. Saturation, hue and grey concern images of three channels only.
         size: side of the view; by default the shorter side of the images.
         aspect: width / height of the originals where the images were squeezed on to their canvas, (batch,).
 
@@ -232,7 +232,7 @@ def _plan(draws: Draws, augmentation: Augmentation, aspect: Tensor, channels: in
 def _colour_plan(draws: Draws, a: Augmentation, channels: int) -> tuple[Tensor | None, Tensor | None]:
     """A and the factor of the mean in b; for other than three channels A is one factor per sample."""
     coloured = channels == 3
-    if not (a.brightness or a.contrast or (coloured and (a.saturation or a.hue or a.greyscale))):
+    if not (a.brightness or a.contrast or (coloured and (a.saturation or a.hue or a.grey))):
         return None, None
     u = draws.uniform("colour", 6)
     bounds = u.new_tensor([a.brightness, a.contrast, a.saturation, a.hue])
@@ -240,7 +240,7 @@ def _colour_plan(draws: Draws, a: Augmentation, channels: int) -> tuple[Tensor |
     brightness, contrast, saturation, hue = change.unbind(1)
     if not coloured:
         return (1 + brightness) * (1 + contrast), (1 + brightness) * -contrast
-    keep = (1 + saturation) * (u[:, 5] >= a.greyscale)
+    keep = (1 + saturation) * (u[:, 5] >= a.grey)
     return colour_matrix(1 + brightness, 1 + contrast, keep, hue)
 
 

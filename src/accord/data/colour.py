@@ -24,7 +24,7 @@ def hue_basis() -> tuple[list[list[float]], list[list[float]], list[list[float]]
     back = torch.linalg.inv(forward)
     luma = torch.outer(back[:, 0], forward[0])
     even = back[:, 1:] @ forward[1:]
-    odd = torch.outer(back[:, 2], forward[1]) - torch.outer(back[:, 1], forward[2])
+    odd = torch.outer(back[:, 1], forward[2]) - torch.outer(back[:, 2], forward[1])  # from red to green, as in HSV
     return luma.tolist(), even.tolist(), odd.tolist()
 
 

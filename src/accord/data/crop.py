@@ -56,8 +56,9 @@ def random_window(
 ) -> Window:
     """Random windows: share of the area uniform in `scale`, width / height log-uniform in `ratio`, place uniform.
 
-    A window that does not fit is drawn again, up to 10 times; then the largest one of the nearest ratio is taken, in the
-    centre: the distribution of torchvision's RandomResizedCrop, without its rounding to whole pixels.
+    A window that does not fit is drawn again, up to 10 times; then the largest one of the nearest ratio is taken. This is
+    the distribution of torchvision's RandomResizedCrop, without its rounding to whole pixels, and without its habit of
+    putting a window of the last kind in the middle.
 
     Args:
         draws: the random numbers.
@@ -172,7 +173,7 @@ def _product(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Rows @ image @ columns^T for each channel."""
     batch, channels, height, width = images.shape
     half = torch.bmm(images.reshape(batch, channels * height, width), columns.transpose(1, 2))
-    return torch.matmul(rows[:, None], half.view(batch, channels, height, -1))
+    return torch.matmul(rows[:, None], half.view(batch, channels, height, columns.shape[1]))
 
 
 def _resample_large(images: Tensor, window: Window, size: int) -> Tensor:

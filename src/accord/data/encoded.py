@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from accord.data import cache as cache_folder
-from accord.data.images import MAX_PIXELS, Canvas, Header, Misfit, decode, is_constant, pillow_hushed, read_header
+from accord.data.images import MAX_PIXELS, Canvas, Header, Misfit, count_constant, decode, pillow_hushed, read_header
 from accord.data.samples import LISTED, ArrayStore, BadItem, BadItems, Refused, Store, hash_bytes
 from accord.errors import EnvironmentFault
 
@@ -107,7 +107,6 @@ class Found:
 
     content: int = 0
     aspect: float = 1.0
-    constant: bool = False
     conversions: tuple[str, ...] = ()
     header: Header | None = None
     refused: Refused | None = None
@@ -124,14 +123,14 @@ def scan(
     """Decode everything into `out` (N, C, S, S) uint8, or with None read headers only. Raises `Misfit` if the canvas was guessed wrong."""
     result = Scan.empty(canvas, len(encoded))
     for start, found in _in_order(encoded, lambda i, data: _look(data, canvas, out, i, options.max_pixels), progress):
-        for i, item in enumerate(found, start):
-            result.content[i] = item.content
-            result.aspect[i] = item.aspect
-            result.ok[i] = item.refused is None
-            result.constant += item.constant
-            result.conversions.update(item.conversions)
-            if item.refused is not None:
-                result.refused[i] = item.refused
+        part = slice(start, start + len(found))
+        result.content[part] = [item.content for item in found]
+        result.aspect[part] = [item.aspect for item in found]
+        result.ok[part] = [item.refused is None for item in found]
+        result.refused.update((i, item.refused) for i, item in enumerate(found, start) if item.refused is not None)
+        result.conversions.update(name for item in found for name in item.conversions)
+        if out is not None:
+            result.constant += count_constant(out[part][result.ok[part]])
     return result
 
 
@@ -147,7 +146,7 @@ def _look(data: bytes | Refused, canvas: Canvas | None, out: np.ndarray | None, 
     except Refused as refused:
         return Found(content, refused=refused)
     out[i] = decoded.pixels
-    return Found(content, decoded.aspect, is_constant(decoded.pixels), decoded.conversions)
+    return Found(content, decoded.aspect, decoded.conversions)
 
 
 def _in_order(

@@ -88,8 +88,7 @@ class _Walk:
             self.file(entry, relative)
 
     def file(self, entry: os.DirEntry[str], relative: str) -> None:
-        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122
-        if extension not in EXTENSIONS and extension not in FOREIGN_EXTENSIONS:
+        if not self.is_image(entry.name):
             self.ignored += 1
             return
         try:
@@ -102,22 +101,29 @@ class _Walk:
         else:
             self.special.append(relative)
 
+    def is_image(self, name: str) -> bool:
+        extension = os.path.splitext(name)[1].lower()  # noqa: PTH122
+        return extension in EXTENSIONS or extension in FOREIGN_EXTENSIONS
+
     def link(self, entry: os.DirEntry[str], relative: str) -> None:
         target = os.path.realpath(entry.path)
         inside = target == self.real_root or target.startswith(self.real_root.rstrip("/") + "/")
-        if inside and entry.is_dir():
-            self.loops += 1  # its content is listed where it lies
-        elif inside or (self.follow_links and not entry.is_dir()):
+        if entry.is_dir():
+            if inside:
+                self.loops += 1  # its content is listed where it lies
+            elif self.follow_links:
+                self.linked.append(relative + "/")
+            else:
+                self.found.append((relative + "/", _leads_out(relative + "/", target)))
+        elif inside or self.follow_links or not self.is_image(entry.name):
             self.file(entry, relative)
-        elif self.follow_links:
-            self.linked.append(relative + "/")
-        elif entry.is_dir() or os.path.splitext(entry.name)[1].lower() in EXTENSIONS:  # noqa: PTH122
-            reason = f"a link that leads out of the folder, to {target}"
-            self.found.append(
-                (relative, BadItem(relative, "E322", reason, "pass follow_links=True to follow it, or copy the data"))
-            )
         else:
-            self.ignored += 1
+            self.found.append((relative, _leads_out(relative, target)))
+
+
+def _leads_out(key: str, target: str) -> BadItem:
+    reason = f"a link that leads out of the folder, to {target}"
+    return BadItem(key, "E322", reason, "pass follow_links=True to follow it, or copy the data")
 
 
 def list_images(root: str, follow_links: bool = False) -> Listing:

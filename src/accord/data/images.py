@@ -5,7 +5,8 @@ Formats: JPEG, PNG, WebP, BMP, TIFF, GIF; whatever the file is called, its first
 | in the file                      | stored as                                                                   |
 |----------------------------------|-----------------------------------------------------------------------------|
 | grey, 1 bit                      | grey 0..255                                                                 |
-| palette, YCbCr, Lab, CMYK        | RGB by Pillow's formulas (CMYK: (255 - C)(255 - K) / 255); profiles dropped |
+| palette, YCbCr, Lab              | RGB by Pillow's formulas; colour profiles are dropped                       |
+| CMYK                             | RGB, (255 - C)(255 - K) / 255; in JPEG always with Adobe's polarity         |
 | alpha, transparent colour        | composited on white                                                         |
 | 16 bit                           | round(v / 257), so 65535 -> 255: scaled, never wrapped or clipped           |
 | floating point                   | 0..1 times 255, or 0..255 as it is; anything else is refused                |
@@ -28,9 +29,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from accord.data.formats import FORMATS, foreign, sniff
 from accord.data.samples import Refused
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 50_000_000
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _TURN = {
@@ -42,7 +43,6 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_FORMAT_LIST = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 
 
 class Canvas(NamedTuple):
@@ -175,7 +175,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise Refused("E303", "empty file (0 bytes)", "restore or delete it")
     found = sniff(data)
     if found not in FORMATS:
-        raise _foreign(found)
+        raise foreign(found)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -239,16 +239,16 @@ def _on_white(image: Image.Image) -> tuple[Image.Image, list[str]]:
     else:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         flat = Image.alpha_composite(white, rgba).convert("RGB")
-        if is_constant(np.asarray(flat).transpose(2, 0, 1)):
+        if count_constant(np.asarray(flat).transpose(2, 0, 1)[None]):
             reason = "the picture is in the alpha channel only: on white it is constant"
             raise Refused("E317", reason, "save it on a background of another colour")
     return (flat.getchannel("R") if grey else flat), ["transparency composited on white"]
 
 
-def is_constant(pixels: np.ndarray) -> bool:
-    """Whether every pixel has the same colour, (C, H, W)."""
-    flat = pixels.reshape(len(pixels), -1)
-    return bool((flat.min(1) == flat.max(1)).all())
+def count_constant(pixels: np.ndarray) -> int:
+    """How many images have one colour only, (N, C, H, W)."""
+    flat = pixels.reshape(*pixels.shape[:2], pixels.shape[2] * pixels.shape[3])
+    return int((flat.min(2) == flat.max(2)).all(1).sum())
 
 
 def _from_numbers(values: np.ndarray) -> tuple[Image.Image, list[str]]:
@@ -308,73 +308,6 @@ def exif_orientation(exif: bytes) -> int | None:
         if tag == 274 and kind == 3 and 1 <= value <= 8:
             return int(value)
     return None
-
-
-_MAGIC: tuple[tuple[bytes, int, str], ...] = (
-    (b"\xff\xd8\xff", 0, "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
-    (b"WEBP", 8, "WEBP"),
-    (b"WAVE", 8, "WAVE audio"),
-    (b"GIF8", 0, "GIF"),
-    (b"II*\0", 0, "TIFF"),
-    (b"MM\0*", 0, "TIFF"),
-    (b"II+\0", 0, "TIFF"),
-    (b"MM\0+", 0, "TIFF"),
-    (b"BM", 0, "BMP"),
-    (b"ftypavif", 4, "AVIF"),
-    (b"ftypavis", 4, "AVIF"),
-    (b"ftyphei", 4, "HEIC"),
-    (b"ftyphev", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIC"),
-    (b"ftypmsf1", 4, "HEIC"),
-    (b"ftyp", 4, "MP4 video"),
-    (b"\xff\x0a", 0, "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", 0, "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", 0, "JPEG 2000"),
-    (b"%PDF", 0, "PDF"),
-    (b"%!PS", 0, "PostScript"),
-    (b"8BPS", 0, "Photoshop"),
-    (b"SIMPLE  =", 0, "FITS"),
-    (b"PK\x03\x04", 0, "ZIP"),
-    (b"\x1f\x8b", 0, "gzip"),
-    (b"\0\0\x01\0", 0, "icon"),
-    (b"\x7fELF", 0, "program"),
-    (b"MZ", 0, "program"),
-    (b"\x80\x02", 0, "pickle"),
-    (b"\x80\x03", 0, "pickle"),
-    (b"\x80\x04", 0, "pickle"),
-    (b"\x80\x05", 0, "pickle"),
-)
-
-
-def sniff(data: bytes) -> str:
-    """What the first bytes say: one of FORMATS, another format's name, "HTML", "SVG", "text", or "unknown"."""
-    for magic, place, name in _MAGIC:
-        if data.startswith(magic, place):
-            return name
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if b"<svg" in head:
-        return "SVG"
-    if head.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        return "HTML"
-    if data and all(32 <= c < 127 or c in b"\t\r\n" for c in data[:256]):
-        return "text"
-    return "unknown"
-
-
-def _foreign(found: str) -> Refused:
-    remedies = {
-        "SVG": 'render it to PNG first, for example with "cairosvg" (pip install cairosvg)',
-        "HEIC": 'convert it to PNG or JPEG first, for example with "pillow-heif" (pip install pillow-heif)',
-        "AVIF": 'convert it to PNG or JPEG first, for example with "pillow" itself or "pillow-avif-plugin"',
-        "JPEG XL": 'convert it to PNG or JPEG first, for example with "pillow-jxl-plugin"',
-    }
-    if found in remedies:
-        return Refused("E315", f"{found} images are not read: expected {_FORMAT_LIST}", remedies[found])
-    what = "bytes of no known format" if found == "unknown" else f"{found}, by its first bytes"
-    return Refused(
-        "E304", f"not an image: {what}; expected {_FORMAT_LIST}", "delete it or replace it by the image it should be"
-    )
 
 
 _hush_lock = threading.Lock()

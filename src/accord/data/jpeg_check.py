@@ -2,7 +2,7 @@
 
 A flipped bit desynchronises the codes (ITU-T T.81): some code is unknown, a block overflows its 64 coefficients, or the data end
 early or late. Baseline and extended sequential files are checked so; progressive and arithmetic ones for their structure only.
-Pure Python, about a second for each million pixels: meant for a strict check, not for loading.
+Pure Python, some seconds for each million pixels: meant for a strict check, not for loading.
 """
 
 from __future__ import annotations
@@ -131,8 +131,12 @@ def _layout(frame: bytes, header: bytes, tables: dict[tuple[int, int], Codes]) -
         parts.append(_Part(1 if alone else h * v, tables[0, table >> 4], tables[1, table & 15]))
     if alone:
         h, v = sampling[chosen[0][0]]
-        return parts, -(-(-(-width * h // across)) // 8) * -(-(-(-height * v // down)) // 8)
-    return parts, -(-width // (8 * across)) * -(-height // (8 * down))
+        return parts, _ceil(_ceil(width * h, across), 8) * _ceil(_ceil(height * v, down), 8)
+    return parts, _ceil(width, 8 * across) * _ceil(height, 8 * down)
+
+
+def _ceil(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def _run(run: bytes, parts: list[_Part], units: int) -> None:

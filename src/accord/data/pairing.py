@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,6 +13,11 @@ from accord.data.augment import Augmentation, VectorAugmentation, augment, augme
 from accord.data.pair import Pair
 from accord.data.random import Draws
 from accord.errors import UsageError
+
+SMALLEST = 4
+"""Side of the smallest view, pixels."""
+LOCAL_SCALE = (0.05, 0.4)
+"""Share of the area that a small crop shows (Caron et al. 2020, arXiv:2006.09882)."""
 
 
 class Pairing(ABC):
@@ -35,38 +40,40 @@ class Pairing(ABC):
         """Each sample itself, without anything random: float32, in the form and at the size a view has."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class TwoViews(Pairing):
     """Two random views of one thing; see `two_views`."""
 
-    def __init__(
-        self,
-        augmentation: Augmentation | VectorAugmentation | None,
-        size: int | None,
-        local: int,
-        local_size: int | None,
-        local_augmentation: Augmentation | None,
-        plain_size: int | None,
-    ):
-        self.augmentation = augmentation
-        self.size = size
-        self.local = local
-        self.local_size = local_size
-        self.local_augmentation = local_augmentation
-        self.plain_size = plain_size
+    augmentation: Augmentation | VectorAugmentation | None = None
+    size: int | None = None
+    local: int = 0
+    local_size: int | None = None
+    local_augmentation: Augmentation | None = None
+    plain_size: int | None = None
 
     def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
-        """X and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
+        """The views x and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
         augmentation = self.augmentation or default_augmentation(batch)
+        if isinstance(augmentation, VectorAugmentation) != (batch.ndim == 2):
+            raise UsageError(
+                f"{type(augmentation).__name__} does not apply to samples of shape {tuple(batch.shape[1:])}",
+                where="augmentation",
+                help="use VectorAugmentation for vectors, Augmentation for images",
+            )
         if isinstance(augmentation, VectorAugmentation):
-            x, y = (augment_vectors(batch, draws.fork(view), augmentation) for view in (0, 1))
-            return Pair(x, y)
+            return self._vectors(batch, draws, augmentation)
         y = augment(batch, draws.fork(1), augmentation, self.size, aspect)
         if not self.local:
             return Pair(augment(batch, draws.fork(0), augmentation, self.size, aspect), y)
-        small = self.local_augmentation or replace(augmentation, scale=(0.05, 0.4))
-        size = self.local_size or max(8, y.shape[-1] // 2)
+        small = self.local_augmentation or replace(augmentation, scale=LOCAL_SCALE)
+        size = self.local_size or max(SMALLEST, y.shape[-1] // 2)
         crops = [augment(batch, draws.fork(2 + k), small, size, aspect) for k in range(self.local)]
         return Pair(torch.stack(crops), y)
+
+    def _vectors(self, batch: Tensor, draws: Draws, augmentation: VectorAugmentation) -> Pair:
+        if self.local:
+            raise UsageError("local: a vector has no crops", where="local", help="set local to 0")
+        return Pair(*(augment_vectors(batch, draws.fork(view), augmentation) for view in (0, 1)))
 
     def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
         """The full view in the middle, right in aspect; a vector as it is."""
@@ -85,7 +92,7 @@ def two_views(
     """Pairs of two random views of the same sample: x is one, y the other.
 
     Args:
-        augmentation: what makes a view; by default photo for 3 channels, grey for others, noise and masks for vectors.
+        augmentation: what makes a view; by default photo for 3 channels, grey_photo for others, noise and masks for vectors.
         size: side of the views in pixels; by default that of the images as they are stored.
         local: 0, or how many small crops x consists of, while y is one full view (multi-crop, Caron et al. 2020, arXiv:2006.09882).
         local_size: side of the small crops; by default half of `size`.
@@ -96,23 +103,26 @@ def two_views(
     Raises:
         UsageError: if a number is out of bounds.
     """
-    for name, value, low in (
-        ("size", size, 4),
-        ("local", local, 0),
-        ("local_size", local_size, 4),
-        ("plain_size", plain_size, 4),
-    ):
+    sizes = {"size": size, "local_size": local_size, "plain_size": plain_size}
+    for name, value, low in [("local", local, 0), *((name, value, SMALLEST) for name, value in sizes.items())]:
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
             raise UsageError(
                 f"{name}: expected a whole number of at least {low}, got {value!r}",
                 where=name,
                 help=f"set {name} to {low} or more",
             )
-    return TwoViews(augmentation, size, local, local_size, local_augmentation, plain_size)
+    return TwoViews(
+        augmentation=augmentation,
+        size=size,
+        local=local,
+        local_size=local_size,
+        local_augmentation=local_augmentation,
+        plain_size=plain_size,
+    )
 
 
 def default_augmentation(batch: Tensor) -> Augmentation | VectorAugmentation:
     """What suits samples of this shape when nothing else is said."""
     if batch.ndim == 2:
         return VectorAugmentation()
-    return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey()
+    return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey_photo()

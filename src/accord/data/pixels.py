@@ -11,13 +11,11 @@ Images that are not square, or have more than 96 pixels a side, are squeezed on 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from PIL import Image
 
 from accord.data.encoded import Options, memory_free, plan
-from accord.data.images import Canvas, Header, to_canvas
+from accord.data.images import Canvas, Header, count_constant, to_canvas
 from accord.data.policy import Policy, judge
 from accord.data.samples import ArrayStore, RowKeys, Samples, hash_rows
 from accord.data.vectors import Labels
@@ -50,11 +48,11 @@ def pixel_samples(
 
 def as_images(array: np.ndarray, where: str) -> np.ndarray:
     """(N, H, W), (N, C, H, W) or (N, H, W, C) of real numbers as uint8 (N, C, H, W), C = 1 or 3. Raises `DataError`."""
-    array = _channels_first(array, where)
     if 0 in array.shape:
         raise DataError(
             f"no images in an array of shape {array.shape}", where=where, help="check how it was made", code="E338"
         )
+    array = _channels_first(array, where)
     pixels = _to_uint8(array, where)
     if pixels.shape[1] != 4:
         return pixels
@@ -78,15 +76,14 @@ def _to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
-        return np.multiply(array, 255, dtype=np.uint8)
+        return np.where(array, np.uint8(255), np.uint8(0))
     if array.dtype == np.uint16:
-        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)
     if array.dtype.kind == "f":
         _refuse_not_finite(array, where)
     low, high = array.min(), array.max()
     if low >= 0 and high <= (1 if array.dtype.kind == "f" else 255):
-        scaled = np.rint(array * 255.0) if array.dtype.kind == "f" else array
-        return scaled.astype(np.uint8)
+        return np.asarray(np.rint(array * 255.0) if array.dtype.kind == "f" else array).astype(np.uint8)
     raise DataError(
         f"images of {array.dtype} with values from {low:g} to {high:g}: expected uint8, or floats in 0..1",
         where=where,
@@ -127,10 +124,4 @@ def _on_canvas(name: str, pixels: np.ndarray, canvas: Canvas) -> np.ndarray:
 
 
 def _constant(pixels: np.ndarray) -> int:
-    """How many images have one colour only."""
-    count = 0
-    for start in range(0, len(pixels), _CHUNK):
-        chunk: Any = pixels[start : start + _CHUNK]
-        flat = chunk.reshape(*chunk.shape[:2], -1)
-        count += int((flat.min(2) == flat.max(2)).all(1).sum())
-    return count
+    return sum(count_constant(pixels[start : start + _CHUNK]) for start in range(0, len(pixels), _CHUNK))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from accord.data.encoded import Encoded, Options, Progress, Scan, open_images
 from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, missing, unreadable_source
 from accord.data.folders import FileImages, folder_labels, folder_of_images, single_file
 from accord.data.images import MAX_PIXELS
-from accord.data.inspect import inspect
+from accord.data.inspection import inspect
 from accord.data.pixels import pixel_samples
 from accord.data.policy import Policy, judge
 from accord.data.samples import LISTED, Samples, Store
@@ -79,7 +80,8 @@ def open_source(
         channels: 1 for grey, 3 for colour; by default 1 if every image is grey.
         label: the column or array of labels; by default one named label, class or target. It is never part of the features.
         column: the column or array of samples, where there are several.
-        on_bad: "skip" bad items, up to `max_bad_fraction` of all, or "stop" at the first.
+        on_bad: "skip" bad items, or "stop" at the first.
+        max_bad_fraction: more bad items than this fraction of all stop in any case.
         limit_bad: False: bad items never stop, they are only not ok (to embed or score: one result for each input).
         cache: folder for decoded images, by default $XDG_CACHE_HOME/accord or ~/.cache/accord.
         follow_links: follow symbolic links that lead out of the folder.
@@ -170,7 +172,7 @@ def _paths(name: str) -> list[Path]:
 def _matches(pattern: str) -> list[Path]:
     found = [Path(path) for path in sorted(glob.glob(pattern, recursive=True), key=os.fsencode)]  # noqa: PTH207
     if not found:
-        folder = Path(pattern.split("*")[0].split("?")[0].split("[")[0])
+        folder = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
         raise UsageError(
             "no file matches this pattern",
             where=pattern,

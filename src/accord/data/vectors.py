@@ -15,6 +15,7 @@ from accord.errors import DataError
 LABEL_NAMES = ("label", "class", "target")
 _MAX_EXACT = 2**53
 _ROWS = 5
+_LEAK_ROWS = 20_000
 
 
 class Labels(NamedTuple):
@@ -94,7 +95,7 @@ def vector_samples(
         kind="vector",
         store=ArrayStore(values),
         keys=keys,
-        content=hash_rows(np.ascontiguousarray(matrix)),
+        content=hash_rows(matrix),
         ok=ok,
         bad=bad,
         labels=None if labels is None else labels.labels,
@@ -187,7 +188,8 @@ def _leaks(values: np.ndarray, names: Sequence[str], labels: Labels | None) -> l
     """Columns that may give the label away: by their name, or a correlation beyond 0.999 with it or with one class of it."""
     suspects = [n for n in names if n.lower().split("_")[0] in LABEL_NAMES]
     if labels is not None and 1 < len(labels.classes) <= 100 and len(labels.labels) == len(values):
-        known = labels.labels >= 0
+        known = np.flatnonzero(labels.labels >= 0)
+        known = known[:: max(1, len(known) // _LEAK_ROWS)]
         codes = labels.labels[known]
         one_hot = [codes] if len(labels.classes) == 2 else [codes, *(codes == c for c in range(len(labels.classes)))]
         x = values[known] - values[known].mean(0, dtype=np.float64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -110,7 +111,7 @@ def hugging_face_backbone(
     transformers = _package("transformers", "hf", "transformers")
     if pretrained:
         config = _local(transformers.AutoConfig, name)
-        network = _local(transformers.AutoModel, name, use_safetensors=True)
+        network = _without_pooling(lambda **o: _local(transformers.AutoModel, name, use_safetensors=True, **o))
     else:
         types: list[str] = list(transformers.CONFIG_MAPPING)
         config = transformers.AutoConfig.for_model(name) if name in types else _local(transformers.AutoConfig, name)
@@ -118,10 +119,18 @@ def hugging_face_backbone(
         for key, value in (("num_channels", channels), ("image_size", image_size)):
             if key in known and value is not None:
                 setattr(config, key, value)
-        network = transformers.AutoModel.from_config(config)
+        network = _without_pooling(lambda **o: transformers.AutoModel.from_config(config, **o))
     made_for = config.to_dict().get("image_size", 224)
     size = image_size or (made_for if isinstance(made_for, int) else math.gcd(*made_for))
     return External(network, channels=channels, image_size=size)
+
+
+def _without_pooling(make: Callable[..., nn.Module]) -> nn.Module:
+    """Without the layer after the last hidden state that some models have: its weights would never get a gradient."""
+    try:
+        return make(add_pooling_layer=False)
+    except TypeError:
+        return make()
 
 
 def _package(module: str, extra: str, name: str) -> ModuleType:
@@ -147,12 +156,12 @@ def _local(auto: Any, name: str, **options: bool) -> Any:
     try:
         return auto.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
-        raise _not_here(f"{auto.__name__} of {name!r}", name) from error
+        raise _not_here(f"configuration or weights of {name!r}", name) from error
 
 
 def _not_here(what: str, hub_id: str) -> EnvironmentFault:
     return EnvironmentFault(
-        f"{what} is not on this machine, and nothing is downloaded while training",
+        f"not on this machine: {what}; nothing is downloaded while training",
         help=f"fetch it once with `hf download {hub_id}`, or set pretrained to false",
         code="E521",
     )

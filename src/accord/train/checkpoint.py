@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from accord.errors import ArtifactError, UsageError
-from accord.objective.loss import Objective
 from accord.model.joint_embedding import JointEmbedding
+from accord.objective.loss import Objective
 from accord.train.storage import (
     TEMPORARY,
     disk_faults,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,6 +27,11 @@ class Device:
     def is_cpu(self) -> bool:
         """Whether results are read without waiting for a queue."""
         return self.device.type == "cpu"
+
+    @property
+    def cuda_devices(self) -> list[torch.device]:
+        """The device, if it is one of CUDA: what has a generator of random numbers beside the CPU's."""
+        return [self.device] if self.device.type == "cuda" else []
 
     @property
     def channels_last(self) -> bool:
@@ -113,12 +119,30 @@ def reproducible(device: Device) -> Iterator[None]:
     On a GPU nothing is changed: several of its kernels have no deterministic form, and the others are slower.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    options: Any = torch.utils.deterministic
+    fill = options.fill_uninitialized_memory
     if device.is_cpu:
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[assignment]
+        options.fill_uninitialized_memory = False  # costs time and finds bugs of another kind
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[assignment]
+        options.fill_uninitialized_memory = fill
+
+
+@contextmanager
+def memory_faults(batch_size: int) -> Iterator[None]:
+    """Turns an out-of-memory error, of whichever kind, into an `EnvironmentFault` with advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        words = ("out of memory", "can't allocate memory", "not enough memory")
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(word in text for word in words):
+            raise EnvironmentFault(
+                f"out of memory with {batch_size} samples in a batch: {text.splitlines()[0] if text else 'no details'}",
+                help=f"use a batch_size of {max(2, batch_size // 2)} or smaller views; the last checkpoint is intact",
+                code="E505",
+            ) from error
+        raise

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from accord.data.samples import BadItem
 from accord.errors import EnvironmentFault, Locked, UsageError
 from accord.train.checkpoint import FOLDER, listed, remove_unfinished
 from accord.train.storage import TEMPORARY, disk_faults, free_space, replace_file, temporary_name, write_all, write_file
@@ -24,15 +25,6 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RECIPE = "recipe.toml"
 BAD_SAMPLES = "bad_samples.jsonl"
-
-
-class BadItem(Protocol):
-    """What is written about a bad sample; the data package's own type fits."""
-
-    key: str
-    code: str
-    reason: str
-    help: str
 
 
 class RunDirectory:
@@ -95,7 +87,7 @@ class RunDirectory:
         return (self.path / ENVIRONMENT).is_file()
 
     def _require_ours(self) -> None:
-        others = sorted(n for n in os.listdir(self.path) if n != LOCK and TEMPORARY not in n)
+        others = sorted(p.name for p in self.path.iterdir() if p.name != LOCK and TEMPORARY not in p.name)
         if self.holds_run and not self.resume:
             done = [int(p.name.removeprefix("step-")) for p in listed(self.checkpoints)]
             raise UsageError(
@@ -123,7 +115,7 @@ class RunDirectory:
     def _release(self) -> None:
         if self._lock is None:
             return
-        if os.listdir(self.path) == [LOCK]:  # nothing came of it
+        if [p.name for p in self.path.iterdir()] == [LOCK]:  # nothing came of it
             (self.path / LOCK).unlink()
             if self._made:
                 self.path.rmdir()
@@ -144,7 +136,7 @@ class RunDirectory:
     def write_bad_samples(self, bad: Sequence[BadItem]) -> None:
         """One line per bad item, those an earlier part of the run met included."""
         path = self.path / BAD_SAMPLES
-        items = [{"key": b.key, "code": b.code, "reason": b.reason, "help": b.help} for b in bad]
+        items = [item._asdict() for item in bad]
         known = {item["key"] for item in items}
         lines = path.read_text().splitlines() if path.is_file() else []
         items = [item for item in map(json.loads, lines) if item["key"] not in known] + items

@@ -6,8 +6,10 @@ that the same plan gives the same rates again.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         steps = [step for step, _ in self.entries]
-        rises = steps[:1] == [0] and all(a < b for a, b in zip(steps, steps[1:], strict=False))
+        rises = steps[:1] == [0] and all(a < b for a, b in itertools.pairwise(steps))
         if not rises or not all(total > step for step, total in self.entries):
             raise UsageError(
                 f"not a plan: {list(self.entries)}",
@@ -129,3 +131,17 @@ class Pace:
 def steps_for(budget: float, each: float, *, step: int = 0, seconds: float = 0.0) -> int:
     """Steps in all, when `step` took `seconds` and every further one takes `each`; at least one more."""
     return step + max(1, round((budget - seconds) / each))
+
+
+class Clock:
+    """Seconds of training so far, those before an interruption included. Monotonic: a changed system clock does nothing to it."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def set(self, seconds: float) -> None:
+        """Goes on from here."""
+        self._start = time.perf_counter() - seconds
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self._start

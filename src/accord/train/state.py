@@ -106,7 +106,7 @@ def _matched(tensors: Mapping[str, Tensor], optimizer: Optimizer, where: str) ->
 
 def _numpy_state() -> list[Any]:
     """NumPy's global generator (Mersenne twister) as JSON values."""
-    name, words, position, has_gauss, gauss = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, words, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return [name, np.asarray(words).tolist(), position, has_gauss, gauss]
 
 

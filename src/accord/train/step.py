@@ -18,7 +18,7 @@ def train_step(objective: Objective, optimizer: Optimizer, pair: Pair, guard: Gu
     """Objective, gradient, update: the new weights are those of the descent, or, if anything was not finite, the old ones."""
     guard.remember()
     with device.autocast():
-        loss = objective(pair)
+        loss: Loss = objective(pair)
     optimizer.zero_grad()
     loss.total.backward()
     guard.judge(loss)
@@ -71,6 +71,10 @@ class Guard:
             return
         for buffer, kept in zip(self.buffers, self._kept, strict=True):
             buffer.copy_(torch.where(self.found > 0, kept, buffer))
+
+    def is_bad(self) -> bool:
+        """Whether anything was not finite so far; waits for the device."""
+        return bool(self.found)
 
     def check(self, step: int, batches: Sequence[Sequence[int]], keys: Sequence[str]) -> None:
         """Reads the judgement of the last steps.

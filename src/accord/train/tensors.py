@@ -105,8 +105,8 @@ def check_header(path: Path) -> None:
 def _extent(name: str, entry: Any, path: Path) -> tuple[int, int]:
     """First and last byte of a tensor, if its name, type, shape and size are sound."""
     sound = NAME.fullmatch(name) and isinstance(entry, dict) and entry.get("dtype") in ITEM_SIZE
-    shape, offsets = (entry.get("shape"), entry.get("data_offsets")) if sound else (None, None)
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2 or len(shape) > 16:
+    shape, offsets = (_counts(entry.get(key)) if sound else None for key in ("shape", "data_offsets"))
+    if shape is None or offsets is None or len(offsets) != 2 or len(shape) > 16:
         raise damaged(f"tensor {name[:256]!r} has no sound name, type, shape or place", path)
     start, stop = offsets
     if stop - start != math.prod(shape) * ITEM_SIZE[entry["dtype"]]:
@@ -114,8 +114,10 @@ def _extent(name: str, entry: Any, path: Path) -> tuple[int, int]:
     return start, stop
 
 
-def _counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**48 for v in values)
+def _counts(values: Any) -> list[int] | None:
+    """`values` if they are a list of whole numbers of a sane size."""
+    sane = isinstance(values, list) and all(type(v) is int and 0 <= v < 2**48 for v in values)
+    return values if sane else None
 
 
 def strict_json(data: bytes) -> Any:

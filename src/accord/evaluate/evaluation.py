@@ -1,0 +1,384 @@
+"""Everything that can be said of a trained model, with and without labels, in one strict-JSON object and one sheet of thumbnails."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from accord.data.pairing import Pairing
+from accord.data.random import Draws
+from accord.data.samples import Samples
+from accord.diagnostics import auroc
+from accord.errors import DataError
+from accord.evaluate import collapse, energy, probes, retrieval
+from accord.evaluate.embedding_map import embed_in_plane, nearest, queries_for
+from accord.evaluate.features import (
+    BATCH,
+    Embedded,
+    Stop,
+    embed_pairs,
+    embed_views,
+    evaluating,
+    extract,
+    first_x,
+    never,
+    read,
+)
+from accord.evaluate.pictures import Sheet
+from accord.evaluate.probes import Part
+from accord.evaluate.write import finite, write_bytes, write_json
+from accord.model.joint_embedding import JointEmbedding
+
+FORMAT = 1
+THUMBNAILS = "evaluation/thumbnails.png"
+MOST_PAIRS = 10_000
+"""Energies and retrieval are measured on at most so many samples, chosen at random."""
+LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 10
+MAP_POINTS = 1000
+QUERIES, NEIGHBOURS, EXTREMES = 8, 8, 8
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a model comes from, for the reader: its training principle and encoder by name, steps and seconds of training."""
+
+    principle: str = ""
+    encoder: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Work:
+    """What the stages share. `part` is what is measured: the held-out samples, or all of a test source."""
+
+    model: JointEmbedding
+    pairing: Pairing
+    train: Part
+    part: Part
+    seed: int
+    stop: Stop
+    said: Callable[[str], None]
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.stop()
+        self.said(name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+    def some(self, most: int) -> np.ndarray:
+        """At most so many places in the index of what is measured: all, or a random choice, ascending."""
+        n = len(self.part.index)
+        return np.arange(n) if n <= most else np.sort(np.random.default_rng(self.seed).choice(n, most, replace=False))
+
+
+def evaluate(
+    model: JointEmbedding,
+    samples: Samples,
+    pairing: Pairing,
+    *,
+    train_index: np.ndarray,
+    held_out_index: np.ndarray,
+    test: Samples | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    origin: Origin | None = None,
+    baselines: bool = True,
+    commands: Sequence[str] = (),
+    out: Path | None = None,
+    stop: Stop = never,
+    said: Callable[[str], None] = quiet,
+) -> dict[str, object]:
+    """Probes, retrieval, energies, collapse, a map, neighbours and extreme pairs of a model.
+
+    Nothing but the probes reads labels; without labels `probes` is None and all else is there.
+
+    Args:
+        model: left in the mode it had.
+        samples: what the model was trained on.
+        pairing: makes the pairs, as in training.
+        train_index: places in `samples` that were trained on: probes are fitted on them.
+        held_out_index: places that were not: everything is measured on them, unless there is a `test`.
+        test: another source, all of whose good samples are measured instead; its classes are matched by name.
+        seed: of views, draws and choices.
+        device: where to compute; the model is moved there.
+        origin: where the model comes from, copied to "model".
+        baselines: probe raw pixels and PCA as well.
+        commands: what reproduces the run, copied.
+        out: run directory in which evaluation.json and evaluation/thumbnails.png are written; None writes nothing.
+        stop: called between stages and batches; what it raises ends the evaluation, and nothing is written.
+        said: called with the name of each stage as it begins.
+
+    Returns:
+        What evaluation.json holds: only finite numbers, strings, None, lists and dicts. Fractions are in [0, 1].
+
+    Raises:
+        DataError: with fewer than 2 different samples to measure on, a test source of another form, or embeddings that are not finite.
+        ArtifactError: if no embedding is finite.
+        EnvironmentFault: if the files cannot be written.
+    """
+    if device is not None:
+        model.to(device)
+    part = Part(samples, held_out_index) if test is None else Part(test, np.flatnonzero(test.ok))
+    work = _Work(model, pairing, Part(samples, train_index), part, seed, stop, said)
+    _check(work)
+    found, sheet = _measure(work, origin or Origin(), baselines)
+    found |= {"warnings": _warnings(work, found), "commands": list(commands), "seconds": work.seconds}
+    found = {key: finite(value) for key, value in found.items()}
+    stop()
+    if out is not None:
+        if sheet is not None:
+            write_bytes(out / THUMBNAILS, sheet.png())
+        write_json(out / "evaluation.json", found)
+    return found
+
+
+def _measure(work: _Work, origin: Origin, baselines: bool) -> tuple[dict[str, object], Sheet | None]:
+    """All stages in order; the sheet of thumbnails of images."""
+    model, pairing, samples, index = work.model, work.pairing, work.part.samples, work.part.index
+    found: dict[str, object] = {"format": FORMAT, "data": _data(work)}
+    with work.stage("features"):
+        features, embeddings = extract(model.encoder_x, samples, index, pairing, stop=work.stop)
+    found["model"] = _model(model, features, embeddings, origin)
+    with work.stage("probes"):
+        found["probes"] = _probes(work, features, baselines)
+    pairs = index[work.some(MOST_PAIRS)]
+    content = samples.content[pairs]
+    with work.stage("energy"):
+        embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
+        rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
+        found["energy"] = energy.summary(rungs)
+    with work.stage("retrieval"):
+        found["retrieval"] = retrieval.summary(retrieval.ranks(model, embedded, content, stop=work.stop))
+    with work.stage("collapse"):
+        found["collapse"] = _collapse(work, features, embedded, rungs)
+    with work.stage("pictures"):
+        sheet = Sheet(max(samples.shape[1:])) if samples.kind == "image" else None
+        found |= _pictures(work, features, pairs, rungs.matched, sheet)
+    return found, sheet
+
+
+def _check(work: _Work) -> None:
+    part, train = work.part, work.train
+    if len(np.unique(part.samples.content[part.index])) < 2:
+        raise DataError(
+            f"evaluation needs at least 2 different samples that were not trained on, there are {len(part.index)}",
+            where=part.samples.name,
+            help="hold out more (data.held_out), or name a test source with --data",
+            code="E366",
+        )
+    if part.samples.kind != train.samples.kind or part.samples.shape[0] != train.samples.shape[0]:
+        raise DataError(
+            f"{part.samples.kind} data of shape {part.samples.shape}, but the model was trained on {train.samples.kind} data "
+            f"of shape {train.samples.shape}",
+            where=part.samples.name,
+            help="evaluate on data of the same form",
+            code="E367",
+        )
+    seen = int(np.isin(part.samples.content[part.index], train.samples.content[train.index]).sum())
+    if seen:
+        work.warnings.append(
+            f"{seen:,} of {len(part.index):,} samples measured on are also among the training samples: figures may be too good."
+        )
+
+
+def _data(work: _Work) -> dict[str, object]:
+    samples, part = work.train.samples, work.part
+    other = part.samples is not samples
+    return {
+        "source": samples.name,
+        "kind": samples.kind,
+        "samples": len(samples),
+        "train": len(work.train.index),
+        "held_out": len(part.index),
+        "test_source": part.samples.name if other else None,
+        "classes": list(samples.classes),
+        "skipped": samples.skipped + (part.samples.skipped if other else 0),
+        "shape": list(samples.shape),
+    }
+
+
+def _model(model: JointEmbedding, features: Tensor, embeddings: Tensor, origin: Origin) -> dict[str, object]:
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "feature_dim": features.shape[1],
+        "dim": embeddings.shape[1],
+        "principle": origin.principle,
+        "encoder": origin.encoder,
+        "steps": origin.steps,
+        "seconds": origin.seconds,
+    }
+
+
+def _probes(work: _Work, features: Tensor, baselines: bool) -> dict[str, object] | None:
+    labels, notes = probes.usable_labels(work.train, work.part, seed=work.seed)
+    work.warnings += notes
+    if labels is None:
+        return None
+    samples, index = work.train.samples, work.train.index[labels.train]
+    learned = extract(work.model.encoder_x, samples, index, work.pairing, stop=work.stop).features
+    return probes.probes(
+        labels,
+        work.train,
+        work.part,
+        (learned, features[torch.from_numpy(labels.held_out)]),
+        seed=work.seed,
+        baselines=baselines,
+        stop=work.stop,
+    )
+
+
+def _collapse(work: _Work, features: Tensor, embedded: Embedded, rungs: energy.Ladder) -> dict[str, object]:
+    some = work.part.index[work.some(LIDAR_SAMPLES)]
+    views = embed_views(
+        work.model, work.part.samples, some, work.pairing, views=LIDAR_VIEWS, seed=work.seed, stop=work.stop
+    )
+    few = slice(0, 256)
+    action = None if embedded.action is None else embedded.action[few]
+    blocks = [block for _, block in energy.cross_energies(work.model, embedded.s_x[few], embedded.s_y, action)]
+    return collapse.summary(
+        views,
+        features[:MOST_PAIRS],
+        torch.cat(blocks),
+        energy_auroc=auroc(rungs.matched, rungs.random),
+        values=math.prod(work.part.samples.shape),
+        s_x=None if work.model.encoder_x is work.model.encoder_y else embedded.s_x,
+    )
+
+
+class _Thumbnails:
+    """Places of samples on the sheet, each drawn once; -1 where there is no sheet."""
+
+    def __init__(self, work: _Work, sheet: Sheet | None):
+        self.work, self.sheet = work, sheet
+        self.known: dict[int, int] = {}
+
+    def of(self, index: np.ndarray) -> list[int]:
+        """Numbers of the plain views of samples."""
+        if self.sheet is None:
+            return [-1] * len(index)
+        new = np.array(sorted({int(i) for i in index} - set(self.known)), np.int64)
+        for rows in read(self.work.part.samples, new, torch.device("cpu")):
+            places = self.sheet.add(self.work.pairing.plain(rows.values, rows.aspect))
+            self.known |= dict(zip((int(i) for i in rows.place), places, strict=True))
+        return [self.known[int(i)] for i in index]
+
+
+def _pictures(
+    work: _Work, features: Tensor, pairs: np.ndarray, matched: Tensor, sheet: Sheet | None
+) -> dict[str, object]:
+    """Map, neighbours and extreme pairs; fills the sheet."""
+    samples, index = work.part.samples, work.part.index
+    thumbnails = _Thumbnails(work, sheet)
+    labels = _labels(work)
+    chosen = work.some(MAP_POINTS)
+    flat = embed_in_plane(features[torch.from_numpy(chosen)], seed=work.seed)
+    work.stop()
+    found: dict[str, object] = {
+        "map": {
+            "method": flat.method,
+            "x": flat.points[:, 0].tolist(),
+            "y": flat.points[:, 1].tolist(),
+            "label": labels[chosen].tolist(),
+            "thumbnail": thumbnails.of(index[chosen]),
+            "key": [samples.keys[int(i)] for i in index[chosen]],
+        },
+        "neighbours": _neighbours(work, features, labels, chosen, thumbnails),
+    }
+    order = matched.argsort().numpy()
+    count = min(EXTREMES, max(1, len(order) // 2))
+    found["pairs"] = {
+        "lowest": _pairs(work, pairs, matched, order[:count], sheet),
+        "highest": _pairs(work, pairs, matched, order[::-1][:count], sheet),
+    }
+    found["thumbnails"] = None if sheet is None else sheet.describe(THUMBNAILS)
+    return found
+
+
+def _labels(work: _Work) -> np.ndarray:
+    """Labels of what is measured in the numbers of data.classes; -1 where there is none."""
+    labels = work.part.samples.labels
+    if labels is None:
+        return np.full(len(work.part.index), -1, np.int64)
+    labels = labels[work.part.index]
+    if work.part.samples is not work.train.samples:
+        labels = probes.by_name(labels, work.part.samples.classes, work.train.samples.classes)
+    known: np.ndarray = np.maximum(labels, -1)
+    return known
+
+
+def _neighbours(
+    work: _Work, features: Tensor, labels: np.ndarray, chosen: np.ndarray, thumbnails: _Thumbnails
+) -> list[dict[str, object]]:
+    """Nearest among all that is measured of a few samples of the map, one of each class as far as it goes."""
+    samples, index = work.part.samples, work.part.index
+    queries = chosen[queries_for(labels[chosen], len(chosen), QUERIES, work.seed).numpy()]
+    near = nearest(features, torch.from_numpy(queries), NEIGHBOURS)
+    groups: list[dict[str, object]] = []
+    for query, places, distances in zip(queries, near.place.numpy(), near.distance.tolist(), strict=True):
+        found = [
+            {"thumbnail": t, "key": samples.keys[int(index[p])], "label": int(labels[p]), "distance": d}
+            for t, p, d in zip(thumbnails.of(index[places]), places, distances, strict=True)
+        ]
+        groups.append(
+            {
+                "query": thumbnails.of(index[[query]])[0],
+                "key": samples.keys[int(index[query])],
+                "label": int(labels[query]),
+                "neighbours": found,
+            }
+        )
+    return groups
+
+
+def _pairs(
+    work: _Work, pairs: np.ndarray, matched: Tensor, order: np.ndarray, sheet: Sheet | None
+) -> list[dict[str, object]]:
+    """Some pairs with their energy and the two views that have it."""
+    samples, x, y = work.part.samples, [-1] * len(order), [-1] * len(order)
+    if sheet is not None:
+        with evaluating(work.model):
+            rows = next(read(samples, pairs[order], torch.device("cpu"), BATCH))
+            pair = work.pairing(rows.values, Draws(work.seed, 0, torch.from_numpy(rows.place)), rows.aspect)
+        x, y = sheet.add(first_x(work.model, pair)), sheet.add(pair.y)
+    return [
+        {"key": samples.keys[int(pairs[o])], "energy": float(matched[int(o)]), "x": x[i], "y": y[i]}
+        for i, o in enumerate(order)
+    ]
+
+
+def _warnings(work: _Work, found: dict[str, object]) -> list[str]:
+    """Everything a reader should know, in words."""
+    warnings = list(work.warnings)
+    state, probed = found["collapse"], found["probes"]
+    assert isinstance(state, dict)
+    if state["verdict"] is not None:
+        warnings.insert(0, f"Collapse ({state['verdict']}): {state['explanation']}. What helps: {state['remedy']}.")
+    if isinstance(probed, dict) and "pixels" in probed:
+        best = max(("pixels", "pca"), key=lambda name: float(probed[name]["linear"]))
+        gain = probed["features"]["linear"] - probed[best]["linear"]
+        if gain <= 0:
+            name = {"pixels": "the raw input", "pca": "the principal components of the raw input"}[best]
+            warnings.append(
+                f"A linear probe does no better on the learned features than on {name} ({100 * gain:+.1f} points): "
+                "train longer, or choose views that keep what matters to you."
+            )
+    if len(work.part.index) > MOST_PAIRS:
+        warnings.append(f"Energies and retrieval were measured on {MOST_PAIRS:,} samples, chosen at random.")
+    return warnings

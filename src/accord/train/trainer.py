@@ -1,0 +1,362 @@
+"""The life of a run: go on or begin, step, log, look for collapse, keep to the budget, save, stop when told to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from accord.data.loader import Batch, Loader
+from accord.data.pair import Pair
+from accord.data.pairing import Pairing
+from accord.data.policy import Policy
+from accord.data.random import Draws
+from accord.data.samples import Samples
+from accord.errors import ArtifactError, Collapsed, Diverged, Interrupted, UsageError
+from accord.objective.loss import Loss, Objective
+from accord.train.checkpoint import Checkpoint, newest, quarantine, save_checkpoint
+from accord.train.device import Device, memory_faults
+from accord.train.monitor import NOT_EVALUATED, CollapseWatch, Probe
+from accord.train.optim import parameter_groups, set_rate
+from accord.train.progress import Progress
+from accord.train.run_directory import METRICS, MetricsLog, RunDirectory, code_hash, describe_environment, version
+from accord.train.schedule import Clock, Pace, Plan, learning_rate, seconds_of, steps_for
+from accord.train.settings import ONE_LENGTH, Settings, require_same
+from accord.train.signals import Stop
+from accord.train.state import pack, read_training, unpack
+from accord.train.step import Guard, train_step
+from accord.train.tensors import distinct
+
+LINES = 1000
+"""Lines of the log in a run, about, unless `log_every` says otherwise."""
+EVALUATIONS, STEPS_BETWEEN = 50, 8
+"""Looks for collapse in a run, at most, and steps from one to the next, at least: one costs about a third of a step."""
+TRIAL_SHARE = 0.02
+TRIAL_STEPS = (2, 5, 30)
+"""A budget is turned into steps by timing some: 2 unmeasured, then at least 5 and at most 30, up to 2 % of the budget."""
+SAVE_SHARE, SAVE_AT_LEAST, SAVE_AT_MOST = 0.02, 60.0, 600.0
+"""By default saving takes at most 2 % of the time, and no more than ten minutes of work are lost."""
+
+
+class Story(NamedTuple):
+    """What is told of a run while it goes on, and written down about it."""
+
+    progress: Progress
+    record: Mapping[str, Any] | None = None
+    command: str | None = None
+
+
+class Trainer:
+    """Trains one objective in one run directory. `fit` is the way to use it."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        samples: Samples,
+        pairing: Pairing,
+        *,
+        run: RunDirectory,
+        settings: Settings,
+        story: Story,
+        device: Device,
+        stop: Stop,
+    ):
+        self.objective, self.samples, self.pairing = objective, samples, pairing
+        self.run, self.settings, self.device, self.stop = run, settings, device, stop
+        self.progress, self.story = story.progress, story
+        self.table = settings.table(samples, story.record)
+        train, held_out = settings.divide(samples)
+        self.loader = Loader(samples, train, batch_size=settings.batch_size, seed=settings.seed)
+        fixed = held_out if len(held_out) >= 32 else train
+        self.probe = Probe(samples, fixed, pairing, seed=settings.seed, batch_size=settings.batch_size)
+        device.place(objective)
+        self.optimizer = settings.descent.optimizer.build(parameter_groups(objective, settings.descent.weight_decay))
+        self.peak = settings.descent.rate(settings.batch_size)
+        self.guard = Guard(objective, self.optimizer)
+        self.clock = Clock()
+        self.log: MetricsLog | None = None
+        self.watch = CollapseWatch(rows=len(self.probe), values=self.probe.values)
+        self.step = 0
+        self.plan = Plan(((0, 1),))
+        self.budget = None if settings.length.budget is None else seconds_of(settings.length.budget)
+        self.finished = False
+        self.noted = 0
+        self.unchecked: list[list[int]] = []
+
+    # --- begin or go on ---
+
+    def begin(self) -> None:
+        """Restores the newest valid checkpoint, or plans and saves the start."""
+        checkpoint = self._newest() if self.run.resume else None
+        if checkpoint is None:
+            self.run.require_space(self._space())
+            recipe = self.story.record or self.settings.as_recipe(self.samples)
+            self.run.write_once(describe_environment(str(self.device), self.story.command), recipe)
+            self.plan = self._first_plan()
+        self.log = MetricsLog(self.run.path / METRICS, keep=0 if checkpoint is None else self._restore(checkpoint))
+        self.pace = None if self.budget is None else Pace(self.budget)
+        if self.samples.bad:
+            self.run.write_bad_samples(self.samples.bad)
+        total = self.plan.entries[0][1]
+        self.log_every = self.settings.habits.log_every or max(1, total // LINES)
+        self.look_every = self.log_every * math.ceil(max(STEPS_BETWEEN, total / EVALUATIONS) / self.log_every)
+        every = self.settings.habits.checkpoint_every
+        self.save_every = seconds_of(every) if isinstance(every, str) else every
+        self.save_seconds, self.last_save = 0.0, self.clock()
+        self.last_line = (self.step, self.clock(), self.loader.waited)
+        if checkpoint is None:
+            self.save()
+
+    def _newest(self) -> Checkpoint | None:
+        for name in self.run.unfinished:
+            self.progress.said(f"removed {name}, the rest of a save that was cut off")
+        checkpoint = newest(self.run.checkpoints, on_damage=self._quarantine)
+        if checkpoint is None:
+            self.progress.said("nothing to go on from: training starts at step 0")
+        return checkpoint
+
+    def _quarantine(self, path: Path, error: ArtifactError) -> None:
+        self.progress.said(f"{path.name} is damaged ({error.message}) and was set aside as {quarantine(path).name}")
+
+    def _restore(self, checkpoint: Checkpoint) -> int:
+        """Puts everything back as it was, and returns how much of the log belongs to it."""
+        where = str(checkpoint.path)
+        require_same(read_training(checkpoint)["table"], self.table, where=where)
+        state = unpack(checkpoint, self.objective, self.optimizer)
+        self.step, self.finished = checkpoint.step, bool(state["finished"])
+        self.plan, self.budget = Plan.of(state["plan"]), state["budget"]
+        self.clock.set(float(state["seconds"]))
+        self.watch.restore(state["watch"])
+        self.progress.said(
+            f"this run is finished, at step {self.step:,}"
+            if self.finished
+            else f"going on from {checkpoint.path.name}, {self.clock():.0f} s into the run"
+        )
+        if checkpoint.about.get("code_sha256") != code_hash():
+            self.progress.said("the code of accord has changed since: the run may not go on bit for bit")
+        if state["threads"] != torch.get_num_threads():
+            self.progress.said(f"{state['threads']} threads before, {torch.get_num_threads()} now: not bit for bit")
+        return int(state["log_bytes"])
+
+    def _first_plan(self) -> Plan:
+        length = self.settings.length
+        if length.plan is not None:
+            return Plan.of(length.plan)
+        if length.epochs is not None:
+            return Plan(((0, max(1, round(length.epochs * self.loader.steps_per_epoch))),))
+        if length.steps is not None:
+            return Plan(((0, int(length.steps)),))
+        if self.budget is None:
+            raise UsageError(
+                "how long? nothing is given, and there is nothing to go on from", help=ONE_LENGTH, code="E240"
+            )
+        each = self._time_steps(TRIAL_SHARE * self.budget)
+        total = steps_for(self.budget, each, seconds=self.clock())
+        self.progress.said(f"{1 / each:.3g} steps a second: {total:,} steps fit into {self.budget:g} s")
+        return Plan(((0, total),))
+
+    def _time_steps(self, seconds: float) -> float:
+        """Seconds a step takes, measured on a copy; the run itself is left as it was."""
+        objective = deepcopy(self.objective)
+        optimizer = self.settings.descent.optimizer.build(parameter_groups(objective, 0.0))
+        guard = Guard(objective, optimizer)
+        unmeasured, least, most = TRIAL_STEPS
+        times: list[float] = []
+        with torch.random.fork_rng(self.device.cuda_devices), self._batches(0, unmeasured + most) as batches:
+            clock = Clock()
+            for batch in batches:
+                train_step(objective, optimizer, self._pair(batch), guard, self.device)
+                self.stop.check("timing the first steps")
+                guard.is_bad()
+                times.append(clock())
+                if len(times) >= unmeasured + least and times[-1] > seconds:
+                    break
+        return (times[-1] - times[unmeasured - 1]) / (len(times) - unmeasured)
+
+    # --- the loop ---
+
+    def train(self) -> None:
+        """Steps until the plan is fulfilled.
+
+        Raises:
+            Diverged, Collapsed: see `fit`.
+            Interrupted: after a signal, once a verified checkpoint is there.
+        """
+        self.objective.train()
+        self.progress.started(
+            step=self.step, total=self.plan.total, samples=len(self.loader.index), batch_size=self.settings.batch_size
+        )
+        while self.step < self.plan.total:
+            with self._batches(self.step, self.plan.total) as batches:
+                for batch in batches:
+                    self._advance(batch)
+                    if self.stop or self.step >= self.plan.total:
+                        break
+            if self.stop:
+                self._leave()
+        if not self.finished:
+            self.finished = True
+            self.save()
+
+    def _batches(self, start: int, stop: int) -> AbstractContextManager[Iterator[Batch]]:
+        """The batches of these steps; leaving the context ends the thread that reads them."""
+        batches: Any = self.loader.batches(start, stop)
+        return closing(batches)
+
+    def _pair(self, batch: Batch) -> Pair:
+        device = self.device.device
+        aspect = None if batch.aspect is None else batch.aspect.to(device, non_blocking=True)
+        draws = Draws(self.settings.seed, batch.epoch, batch.index.to(device, non_blocking=True))
+        return self.device.lay_out(self.pairing(batch.data.to(device, non_blocking=True), draws, aspect))
+
+    def _advance(self, batch: Batch) -> None:
+        """One step and what is due after it."""
+        rate = learning_rate(self.step, self.plan, peak=self.peak, warmup=self.settings.descent.warmup)
+        set_rate(self.optimizer, rate)
+        with memory_faults(self.settings.batch_size):
+            loss = train_step(self.objective, self.optimizer, self._pair(batch), self.guard, self.device)
+        self.step += 1
+        self.unchecked.append(batch.index.tolist())
+        last = self.step >= self.plan.total
+        logs = self.step % self.log_every == 0 or last
+        if self.device.is_cpu or logs:
+            self._check()
+        if logs:
+            self._log(batch, loss, rate, looks=self.step % self.look_every == 0 or last)
+            self._keep_to_budget()
+            self._note_bad_samples()
+        if not last and self._save_is_due():
+            self.save()
+
+    def _check(self) -> None:
+        """Nothing that was not finite gets into a line or a checkpoint."""
+        try:
+            self.guard.check(self.step, self.unchecked, self.samples.keys)
+        except Diverged as error:
+            nothing = dict.fromkeys(("rate", "lr", "loss", "waiting"))
+            line = {
+                "step": self.step,
+                "epoch": self.step / self.loader.steps_per_epoch,
+                "seconds": self.clock(),
+                "terms": {},
+            }
+            self._write({**line, **nothing, **NOT_EVALUATED, "event": f"diverged: {error.message}"})
+            raise
+        self.unchecked = []
+
+    def _log(self, batch: Batch, loss: Loss, rate: float, *, looks: bool) -> None:
+        seconds = self.clock()
+        before, then, waited = self.last_line
+        elapsed = max(seconds - then, 1e-9)
+        line: dict[str, Any] = {
+            "step": self.step,
+            "epoch": self.step / self.loader.steps_per_epoch,
+            "seconds": seconds,
+            "rate": (self.step - before) * self.settings.batch_size / elapsed,
+            "lr": rate,
+            "loss": float(loss.total.detach()),
+            "terms": {name: float(value) for name, value in loss.terms.items()},
+            **NOT_EVALUATED,
+            "waiting": min(1.0, max(0.0, self.loader.waited - waited) / elapsed),
+        }
+        self.last_line = (self.step, seconds, self.loader.waited)
+        alarm = None
+        if looks:
+            health = self.probe.examine(self.objective.model, self.device)
+            line |= health.as_metrics()
+            alarm = self.watch.observe(self.plan.progress(self.step), health)
+        if alarm is not None:
+            line["event"] = f"{alarm.kind} collapse: {alarm.seen}"
+        self._write(line)
+        self.progress.advanced(step=self.step, total=self.plan.total, line=line)
+        if alarm is not None and self.settings.habits.on_collapse == "stop":
+            raise Collapsed(alarm.kind, f"{alarm.kind} collapse at step {self.step:,}: {alarm.seen}", help=alarm.remedy)
+        if alarm is not None:
+            self.progress.said(f"warning: {line['event']}; {alarm.remedy}")
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self.log is not None
+        self.log.write(line)
+
+    def _keep_to_budget(self) -> None:
+        total = self.pace.total(self.step, self.clock(), self.plan) if self.pace is not None else None
+        if total is not None and self.step < self.plan.total:
+            self.progress.said(f"planned again at step {self.step:,}: {total:,} steps instead of {self.plan.total:,}")
+            self.plan = self.plan.changed(self.step, total)
+
+    # --- saving ---
+
+    def _save_is_due(self) -> bool:
+        if isinstance(self.save_every, int):
+            return self.step % self.save_every == 0
+        if self.save_every is not None:
+            return self.clock() - self.last_save >= self.save_every
+        interval = min(max(self.save_seconds / SAVE_SHARE, SAVE_AT_LEAST), SAVE_AT_MOST)
+        return self.clock() - self.last_save >= interval
+
+    def save(self) -> Checkpoint:
+        """A verified checkpoint of this very step."""
+        if self.unchecked:
+            self._check()
+        begin = self.clock()
+        training = {
+            "seconds": begin,
+            "plan": self.plan.entries,
+            "budget": self.budget,
+            "finished": self.finished,
+            "log_bytes": self.log.sync() if self.log is not None else 0,
+            "watch": self.watch.state(),
+            "table": self.table,
+            "threads": torch.get_num_threads(),
+            "loader": {"step": self.step, "seed": self.settings.seed, "batch_size": self.settings.batch_size},
+        }
+        about = {
+            "accord": version(),
+            "torch": str(torch.__version__),
+            "data_sha256": self.samples.fingerprint,
+            "code_sha256": code_hash(),
+            "world_size": 1,
+        }
+        files = pack(self.objective, self.optimizer, training)
+        checkpoint = save_checkpoint(self.run.checkpoints, self.step, files, about)
+        self.last_save = self.clock()
+        self.save_seconds = self.last_save - begin
+        return checkpoint
+
+    def _note_bad_samples(self) -> None:
+        """Writes down what reading has met, and stops if it is too much.
+
+        Raises:
+            DataError: beyond the share that may be skipped.
+        """
+        found = list(self.loader.bad.values())
+        if len(found) > self.noted:
+            self.noted = len(found)
+            self.run.write_bad_samples([*self.samples.bad, *found])
+            Policy(max_bad_fraction=self.settings.habits.max_bad_fraction).enforce(len(found), len(self.samples), found)
+
+    def _space(self) -> int:
+        """Bytes of three checkpoints, with an optimiser that keeps two numbers per weight, and of the log."""
+        sizes = [t.numel() * t.element_size() for t in distinct(self.objective.state_dict()).values()]
+        return 9 * sum(sizes) + 2**22
+
+    def close(self) -> None:
+        """Closes the log."""
+        if self.log is not None:
+            self.log.close()
+
+    def _leave(self) -> None:
+        assert self.stop.signal is not None
+        self.finished = self.step >= self.plan.total
+        checkpoint = self.save()
+        raise Interrupted(
+            self.stop.signal,
+            f"stopped by {self.stop.name} after step {self.step:,} of {self.plan.total:,}; all of it is saved",
+            where=str(checkpoint.path),
+            help="--resume goes on from there",
+        )

@@ -1,0 +1,66 @@
+"""Standardisation from data: exact over batches, honest about constant columns."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from accord.errors import DataError, UsageError
+from accord.model.normalize import Standardize
+
+
+def test_fit_equals_numpy_in_one_or_many_batches() -> None:
+    rng = np.random.default_rng(0)
+    data = (rng.normal(size=(101, 4)) * [1, 1e3, 1e-6, 5] + [0, 1e5, 1e-5, -3]).astype(np.float32)
+    whole = Standardize.fit(torch.from_numpy(data))
+    parts = Standardize.fit(iter(torch.from_numpy(data).split([1, 0, 60, 40])))
+    exact = data.astype(np.float64)
+    for fitted in (whole, parts):
+        np.testing.assert_allclose(fitted.mean, exact.mean(0), rtol=1e-6)
+        np.testing.assert_allclose(fitted.std, exact.std(0), rtol=1e-6)
+
+
+def test_images_are_standardised_per_channel() -> None:
+    images = torch.rand(20, 3, 8, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 2, 3]).view(3, 1, 1)
+    y = Standardize.fit(images)(images)
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_constant_columns_become_zero_and_small_ones_are_scaled() -> None:
+    """0.1 is not a float32: a column of it may look as if it varied. A column around 0 of scale 1e-9 does vary."""
+    noise = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    data = torch.stack([torch.full((50,), 0.1), torch.zeros(50), 1e-9 * noise, 1e4 + 0 * noise, noise], dim=1)
+    fitted = Standardize.fit(data)
+    assert fitted.std[[0, 1, 3]].tolist() == [1, 1, 1]
+    assert fitted.std[2].item() == pytest.approx(1e-9, rel=0.3)
+    y = fitted(data)
+    assert y[:, [0, 1, 3]].abs().max() < 1e-6
+    torch.testing.assert_close(y.std(0, correction=0)[[2, 4]], torch.ones(2), atol=1e-5, rtol=0)
+
+
+def test_saved_with_the_model_and_not_trained() -> None:
+    layer = Standardize([1.0, 2.0], [3.0, 4.0])
+    assert list(layer.state_dict()) == ["mean", "std"]
+    assert not list(layer.parameters())
+    other = Standardize([0.0, 0.0], [1.0, 1.0])
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other(torch.tensor([[4.0, 6.0]])), torch.tensor([[1.0, 1.0]]))
+
+
+def test_refusals() -> None:
+    bad = torch.ones(5, 3)
+    bad[2, 1] = math.nan
+    with pytest.raises(DataError, match=r"1 of 3 columns.*column 1"):
+        Standardize.fit(bad)
+    with pytest.raises(DataError, match="no rows"):
+        Standardize.fit(torch.ones(0, 3))
+    with pytest.raises(UsageError, match="stds positive"):
+        Standardize([0.0], [0.0])
+    with pytest.raises(UsageError, match=r"got \(2,\) and \(1,\)"):
+        Standardize([0.0, 1.0], [1.0])
+    with pytest.raises(UsageError, match="made for 3 channels, got 1"):
+        Standardize([0.0] * 3, [1.0] * 3)(torch.ones(2, 1, 8, 8))
