@@ -99,7 +99,7 @@ def _backbone(section: r.EncoderSection, channels: int, size: int) -> nn.Module:
         case r.MLPEncoder():
             return MLP(channels, tuple(section.hidden))
         case r.ConvEncoder():
-            return MultiScale(channels, **section.model_dump(exclude={"name"}))
+            return MultiScale(channels, **section.model_dump(exclude={"name", "stem_init"}))
         case r.ResNetEncoder():
             return RESNETS[section.name](channels=channels, stem=section.stem)
         case r.ViTEncoder():
@@ -126,6 +126,7 @@ def pairing(recipe: r.Recipe) -> TwoViews:
         size=section.size,
         local=section.local,
         local_size=section.local_size,
+        plain_size=section.plain_size,
     )
 
 
@@ -161,6 +162,22 @@ def optimizer(recipe: r.Recipe) -> OptimizerSettings:
             return SGD(momentum=section.momentum)
         case "lars":
             return LARS(momentum=section.momentum)
+
+
+def initialise(encoder: Encoder, section: r.EncoderSection | None, views: Tensor, *, seed: int) -> None:
+    """What an encoder takes from the data before training: the filters of its stem, if the recipe says so.
+
+    Args:
+        encoder: changed in place.
+        section: the recipe's section it was built from.
+        views: plain views of training samples, not standardised.
+        seed: of what is chosen at random.
+    """
+    if isinstance(section, r.ConvEncoder) and section.stem_init == "whitened":
+        assert isinstance(encoder.backbone, nn.Sequential)
+        network = encoder.backbone[1]
+        assert isinstance(network, MultiScale)
+        network.initialise_stem(encoder.backbone[0](views), seed=seed)
 
 
 def placeholder(shape: list[int]) -> Standardize:

@@ -214,7 +214,7 @@ CONSTANT_SPREAD = 0.1
 """Healthy joint embeddings were measured at 0.37 to 1."""
 FLAT_AUROC = 0.6
 """Healthy energies were measured above 0.9, untrained ones at 0.65, and 0.59 where only batch norm hid a collapse."""
-FEW_DIMENSIONS = 8
+FEW_DIMENSIONS = 8.0
 
 
 def rank_limit(rows: int, dim: int) -> float:

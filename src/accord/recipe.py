@@ -66,6 +66,7 @@ class Pairing(Section):
     size: Count | None = None
     local: Annotated[int, Field(ge=0)] = 0
     local_size: Count | None = None
+    plain_size: Count | None = None
     augment: Augment = Augment()
 
 
@@ -76,6 +77,7 @@ class ConvEncoder(Section):
     stem_width: Count = 64
     stem_kernel: Count = 6
     stem_stride: Count = 2
+    stem_init: Literal["whitened", "random"] = "whitened"
     widths: list[Count] = [128, 256]
     blocks: list[Annotated[int, Field(ge=0)]] = [1, 1]
     pool_grids: list[Annotated[int, Field(ge=0)]] = [2, 2, 1]

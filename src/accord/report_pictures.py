@@ -171,7 +171,8 @@ def classes_legend(classes: Sequence[str], rank: dict[int, int], counts: Counter
 def known_labels(run: Run) -> dict[int, int]:
     """The label of each thumbnail that is on the map."""
     view = run.evaluation.view("map")
-    return dict(zip(view.indices("thumbnail"), view.indices("label"), strict=False))
+    pairs = zip(view.indices("thumbnail"), view.indices("label"), strict=False)
+    return {thumbnail: label for thumbnail, label in pairs if thumbnail >= 0}
 
 
 def neighbours(run: Run) -> Html | None:
@@ -182,7 +183,7 @@ def neighbours(run: Run) -> Html | None:
     classes, labels = run.evaluation.view("data").texts("classes"), known_labels(run)
     rows, same, total = [], 0, 0
     for group in groups:
-        label = labels.get(group.index("query"), -1) if run.sprite else group.index("label", len(classes))
+        label = known_label(group, labels, classes)
         others = [one.index("label", len(classes)) for one in group.views("neighbours")]
         if label >= 0:
             same, total = same + others.count(label), total + sum(other >= 0 for other in others)
@@ -195,6 +196,11 @@ def neighbours(run: Run) -> Html | None:
     )
     lead = LEADS["neighbours"] + score
     return section("neighbours", "Nearest neighbours", lead, tag("div", *rows, class_="rows"))
+
+
+def known_label(group: View, labels: dict[int, int], classes: Sequence[str]) -> int:
+    """The label of a sample whose neighbours are shown: its own, or else that of its thumbnail on the map."""
+    return group.index("label", len(classes)) if "label" in group.values else labels.get(group.index("query"), -1)
 
 
 def query(sprite: Sprite | None, group: View, classes: Sequence[str], label: int) -> Html:
@@ -217,7 +223,7 @@ def neighbour(sprite: Sprite | None, one: View, classes: Sequence[str], label: i
 
 def caption(name: str | None, key: str, distance: float | None = None) -> Html:
     """The class of a sample, or else its key; the key is in the tooltip."""
-    far = None if distance is None else tag("small", figure(distance))
+    far = None if distance is None else tag("small", short(distance))
     return tag("figcaption", tag("span", name or key, title=clip(key)), far)
 
 

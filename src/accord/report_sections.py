@@ -82,12 +82,14 @@ class Facts(NamedTuple):
     steps: float | None
     seconds: float | None
     device: str | None
+    detail: str | None
 
 
 def facts_of(run: Run) -> Facts:
     """The facts that the head of the page tells."""
     model, recipe = run.evaluation.view("model"), run.recipe
     last = run.metrics[-1] if run.metrics else View({}, "")
+    device = run.environment.text("device") or recipe.view("training").text("device") or ""
     steps, seconds = model.number("steps"), model.number("seconds")
     return Facts(
         source=run.evaluation.view("data").text("source") or recipe.view("data").text("source"),
@@ -95,7 +97,8 @@ def facts_of(run: Run) -> Facts:
         encoder=named(model.text("encoder") or recipe.view("encoder").text("name")),
         steps=last.number("step") if steps is None else steps,
         seconds=last.number("seconds") if seconds is None else seconds,
-        device=named(run.environment.text("device") or recipe.view("training").text("device")),
+        device=named(device.partition(",")[0]) or None,
+        detail=device.partition(", ")[2] or run.environment.text("precision"),
     )
 
 
@@ -159,7 +162,7 @@ def model_facts(run: Run) -> list[Fact]:
             f"{figure(epochs)} epochs" if epochs else None,
         ),
         ("Time", duration(facts.seconds), speed),
-        ("Device", facts.device, run.environment.text("precision")),
+        ("Device", facts.device, facts.detail),
     ]
 
 

@@ -10,7 +10,7 @@ LEADS = {
     "hills overlap, the better the model tells them apart.",
     "spectrum": "If the embeddings collapsed on to a few directions, or one point, they would say little about the "
     "samples. These figures would show it.",
-    "map": "Every sample becomes a point in a space of many dimensions; this is its shadow in two.",
+    "map": "To the model every sample is a point in a space of many dimensions; this is its shadow in two.",
     "neighbours": "On the left a held-out sample, beside it those that the model finds most alike.",
     "pairs": "Pairs of two views of one held-out sample, in order of their energy: the figure below each pair.",
     "reproduce": "The commands that give this run and this page again.",
@@ -40,8 +40,8 @@ EXPLAIN = {
 
 LADDER = {
     "random": ("Random", "The partner comes from another sample, drawn by chance: easy to tell."),
-    "nearest": ("Nearest", "The partner comes from the most similar other sample: harder."),
-    "perturbed": ("Perturbed", "The right partner, a little damaged: the hardest."),
+    "nearest": ("Nearest", "The partner comes from the sample that is most alike to the model: hard to tell."),
+    "perturbed": ("Perturbed", "The right partner, slightly damaged: how fine is the sense of the energy?"),
 }
 
 PROBES = {
@@ -57,6 +57,7 @@ METHODS = {
 
 SPECTRUM = {
     "rankme": ("Effective rank (RankMe)", "how many dimensions are really used; 1 is a collapse"),
+    "feature_rankme": ("Effective rank of the features", "the same, for what probes read"),
     "lidar": ("LiDAR", "how many directions tell samples apart better than views of one sample"),
     "alpha_req": ("α-ReQ", "how fast the spectrum falls; about 1 is good, far above is too steep"),
     "std_mean": ("Standard deviation, mean", "spread of one dimension over samples"),
@@ -66,17 +67,23 @@ SPECTRUM = {
         "Correlation of dimensions",
         "mean size over pairs; at 0 each says something new, at 1 all say the same",
     ),
+    "flatness": ("Variation of the energy", "variance over candidates relative to the mean; near 0 the energy is flat"),
 }
 
 COLLAPSES = {
-    "constant": "All samples get nearly the same embedding. Raise the weight of the variance (or SIGReg) term, lower "
-    "the learning rate, and check that the inputs differ.",
-    "dimensional": "The embeddings use only a few of their dimensions. Raise the weight of the covariance (or SIGReg) "
-    "term, use larger batches, and make the views differ more.",
-    "flat energy": "The energy does not tell pairs that belong together from random ones. Make the two views share "
-    "more (weaker augmentation), raise the weight of the invariance term, or train longer.",
+    "constant": "All samples get nearly the same embedding, so it says nothing about them.",
+    "dimensional": "The embeddings use only a few of their dimensions and say little about the samples.",
+    "flat energy": "The energy does not tell pairs that belong together from random ones.",
 }
-COLLAPSED = "The representation collapsed; see the spectrum and the energies below."
+REMEDIES = {
+    "constant": "raise the weight of the variance (or SIGReg) term, lower the learning rate, and check that the inputs "
+    "differ",
+    "dimensional": "raise the weight of the covariance (or SIGReg) term, use larger batches, and make the views differ "
+    "more",
+    "flat energy": "make the two views share more (weaker augmentation), raise the weight of the invariance term, or "
+    "train longer",
+}
+COLLAPSED = "The representation collapsed."
 
 WARNINGS = {
     "weak energy": "The energy tells matched from random pairs only weakly: AUROC {auroc}, a coin gives 0.5.",
@@ -98,6 +105,7 @@ NAMES = {
     "sigreg": "SIGReg",
     "visreg": "VISReg",
     "patch": "patch network",
+    "multiscale": "multi-scale network",
     "mlp": "MLP",
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",

@@ -104,7 +104,10 @@ def series_of(curve: Curve, lines: Sequence[View]) -> list[Series]:
     else:
         terms = [line.view("terms") for line in lines]
         names = list(dict.fromkeys(name for one in terms for name in one.values))
-        found = [Series(name, f"s{1 + i % 6}", [one.number(name) for one in terms]) for i, name in enumerate(names)]
+        found = [
+            Series(name.replace("_", " "), f"s{1 + i % 6}", [one.number(name) for one in terms])
+            for i, name in enumerate(names)
+        ]
     return [one for one in found if any(value is not None for value in one.values)]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from accord.report_charts import Html, figure, fraction, percent, points, tag
 from accord.report_run import Run
 from accord.report_sections import probe_value
-from accord.report_text import COLLAPSED, COLLAPSES, HEADLINE, NOT_EVALUATED, NOTHING_MEASURED, WARNINGS
+from accord.report_text import COLLAPSED, COLLAPSES, HEADLINE, NOT_EVALUATED, NOTHING_MEASURED, REMEDIES, WARNINGS
 
 WEAK_AUROC = 0.75
 FEW_HELD_OUT = 100
@@ -53,7 +53,9 @@ def judged(run: Run) -> tuple[str, str, str]:
         return "open", "Not evaluated yet", f"{NOT_EVALUATED}{last_event(run)}"
     collapse, count = run.evaluation.view("collapse").text("verdict"), len(warnings(run))
     if collapse:
-        return "bad", f"Collapsed: {collapse}", COLLAPSES.get(collapse, COLLAPSED)
+        remedy = run.evaluation.view("collapse").text("remedy") or REMEDIES.get(collapse)
+        advice = f" What helps: {remedy}." if remedy else ""
+        return "bad", f"Collapsed: {collapse}", COLLAPSES.get(collapse, COLLAPSED) + advice
     if count:
         return "warn", "Works, with a warning" if count == 1 else f"Works, with {count} warnings", summary(run)
     return "good", "Healthy", summary(run)

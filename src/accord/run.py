@@ -22,7 +22,7 @@ from accord.evaluate.energy import pair_energies
 from accord.evaluate.evaluation import Origin
 from accord.evaluate.features import embed_pairs, extract
 from accord.model.joint_embedding import JointEmbedding
-from accord.model.normalize import Standardize
+from accord.objective.loss import Objective
 from accord.recipe import Recipe
 from accord.train.checkpoint import load_weights
 from accord.train.fit import Fit, fit
@@ -31,8 +31,8 @@ from accord.train.run_directory import RunDirectory
 from accord.train.signals import Stop
 
 LENGTHS = {"epochs", "steps", "budget"}
-STANDARDIZE_ON = 2048
-"""Samples that mean and standard deviation of the input are taken from."""
+LOOKED_AT = 2048
+"""Samples that a fresh model takes mean, standard deviation and filters from."""
 
 
 @dataclass(frozen=True)
@@ -255,10 +255,8 @@ def train_in(
     settings = recipe.training
     pairing = build.pairing(recipe)
     train_index, _ = split(samples, recipe.data.held_out, settings.seed)
-    torch.manual_seed(settings.seed)
-    objective = build.objective(recipe, standardize_on(samples, train_index, pairing))
     return fit(
-        objective,
+        new_objective(recipe, samples, train_index, pairing),
         samples,
         pairing,
         out=directory,
@@ -285,11 +283,19 @@ def train_in(
     )
 
 
-def standardize_on(samples: Samples, index: np.ndarray, pairing: TwoViews) -> Standardize:
-    """Mean and standard deviation per channel of plain views of up to 2,048 training samples, evenly chosen."""
-    some = index[:: max(1, len(index) // STANDARDIZE_ON)][:STANDARDIZE_ON]
+def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pairing: TwoViews) -> Objective:
+    """The objective of a recipe before training; what it takes from the data comes from at most 2,048 training samples."""
+    some = train_index[:: max(1, len(train_index) // LOOKED_AT)][:LOOKED_AT]
     aspect = torch.from_numpy(samples.aspect[some]) if samples.kind == "image" else None
-    return build.standardization(pairing.plain(samples.batch(some), aspect))
+    views = pairing.plain(samples.batch(some), aspect)
+    seed = recipe.training.seed
+    torch.manual_seed(seed)
+    objective = build.objective(recipe, build.standardization(views))
+    model = objective.model
+    build.initialise(model.encoder_x, recipe.encoder, views, seed=seed)
+    if model.encoder_y is not model.encoder_x:
+        build.initialise(model.encoder_y, recipe.encoder_y, views, seed=seed)
+    return objective
 
 
 def last_line(path: Path) -> dict[str, Any]:

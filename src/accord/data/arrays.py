@@ -13,11 +13,12 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from accord.data.encoded import memory_free
-from accord.errors import ArtifactError, DataError, EnvironmentFault, UsageError
+from accord.errors import AccordError, ArtifactError, DataError, EnvironmentFault, UsageError
 
 X_NAMES = ("x", "images", "image", "data", "features")
 Y_NAMES = ("y", "label", "labels", "class", "classes", "target", "targets")
 _RATIO, _SMALL = 200, 256 << 20
+_DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError)
 
 
 class Chosen(NamedTuple):
@@ -61,15 +62,9 @@ class _Archive(Mapping[str, np.ndarray]):
         try:
             with self.zip.open(info) as file:
                 return _read(file, info.file_size, where)
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            ValueError,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-            zlib.error,
-        ) as error:
+        except AccordError:
+            raise
+        except _DAMAGES as error:
             raise _damaged(self.path, error) from error
 
 
@@ -79,9 +74,9 @@ def read_npy(path: Path) -> np.ndarray:
         with path.open("rb") as file:
             _check_header(file, path.stat().st_size, str(path))
         mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
+    except AccordError:
+        raise
+    except _DAMAGES as error:
         raise _damaged(path, error) from error
     return mapped
 

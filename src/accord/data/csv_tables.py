@@ -92,25 +92,23 @@ def _text(path: Path) -> bytes:
 
 
 def _as_utf8(path: Path, data: bytes) -> bytes:
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            try:
-                return data.decode(encoding).encode()
-            except UnicodeDecodeError as error:
-                raise _damaged(
-                    path, f"it starts as {encoding} and goes on as something else at byte {error.start}"
-                ) from error
-    if b"\0" in data:
-        raise _damaged(path, "a NUL byte", data, data.index(b"\0"))
+    mark, encoding = next(((mark, encoding) for mark, encoding in _BOMS if data.startswith(mark)), (b"", "utf-8"))
     try:
-        data.decode()
+        decoded = data.decode(encoding) if mark else data.decode()
     except UnicodeDecodeError as error:
+        if mark:
+            raise _damaged(
+                path, f"it starts as {encoding} and goes on as something else at byte {error.start}"
+            ) from error
         raise _damaged(
             path, f"bytes that are not UTF-8 ({data[error.start : error.start + 1]!r})", data, error.start
         ) from error
-    if data.count(b'"') % 2:
-        raise _damaged(path, "a quote that is never closed", data, data.rindex(b'"'))
-    return data
+    text = decoded.encode() if mark else data
+    if b"\0" in text:
+        raise _damaged(path, "a NUL byte", text, text.index(b"\0"))
+    if text.count(b'"') % 2:
+        raise _damaged(path, "a quote that is never closed", text, text.rindex(b'"'))
+    return text
 
 
 def _damaged(path: Path, reason: str, data: bytes = b"", place: int | None = None) -> DataError:

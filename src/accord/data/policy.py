@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -30,16 +32,18 @@ class Policy:
         if not 0.0 <= self.max_bad_fraction <= 1.0:  # also refuses NaN
             raise UsageError(f"max_bad_fraction={self.max_bad_fraction}: expected 0..1", help="try 0.01, which is 1 %")
 
-    def enforce(self, bad: int, total: int, first: Sequence[BadItem]) -> None:
-        """Raise `DataError` if `bad` of `total` items are more than the policy allows; `first` are the first of them."""
+    def enforce(self, name: str, bad: int, total: int, first: Sequence[BadItem]) -> None:
+        """Raise `DataError` if `bad` of the `total` items of source `name` are more than the policy allows; `first` are the first of them."""
         if not self.limit or bad == 0:
             return
         if self.on_bad == "skip" and bad <= self.max_bad_fraction * total and bad < total:
             return
-        raise too_many(bad, total, first, "" if self.on_bad == "stop" else f", limit {100 * self.max_bad_fraction:g} %")
+        raise too_many(
+            name, bad, total, first, "" if self.on_bad == "stop" else f", limit {100 * self.max_bad_fraction:g} %"
+        )
 
 
-def too_many(bad: int, total: int, first: Sequence[BadItem], limit: str) -> DataError:
+def too_many(name: str, bad: int, total: int, first: Sequence[BadItem], limit: str) -> DataError:
     """The error that names the first few bad items and counts the others."""
     named = "; ".join(f"{item.key}: {item.reason}" for item in first[:NAMED])
     more = f"; and {bad - NAMED} more" if bad > NAMED else ""
@@ -49,20 +53,28 @@ def too_many(bad: int, total: int, first: Sequence[BadItem], limit: str) -> Data
         help += f", max_bad_fraction={math.ceil(1000 * bad / total) / 1000:g} would skip them"
     return DataError(
         f"{bad} of {total} items cannot be used ({share:g} %{limit}): {named}{more}",
-        where=first[0].key,
+        where=place(name, first[0].key),
         help=help,
         code=first[0].code,
     )
 
 
+def place(name: str, key: str) -> str:
+    """Where an item of source `name` is: the file's path with the row, or the path in the folder."""
+    source, file = Path(name), key.rsplit(":", 1)[0]
+    if key.startswith("row "):
+        return f"{name}:{key}"
+    if source.name == file or glob.has_magic(name):
+        return str(source.parent / key)
+    return str(source / key)
+
+
 def judge(samples: Samples, policy: Policy, constant: int) -> Samples:
     """`samples` with notes on duplicates and on `constant` items. Raises `DataError` as `policy` says, or if all are constant."""
-    policy.enforce(samples.skipped, len(samples), samples.bad)
+    policy.enforce(samples.name, samples.skipped, len(samples), samples.bad)
     usable = int(samples.ok.sum())
     if samples.skipped:
-        samples.notes.append(
-            f"{samples.skipped} of {len(samples)} items are bad and are skipped, first {samples.bad[0].key}"
-        )
+        samples.notes.append(f"{samples.skipped} of {len(samples)} items cannot be used, first {samples.bad[0].key}")
     if constant and constant == usable and policy.limit:
         raise DataError(
             f"all {usable} items are constant: there is nothing to learn from them",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from accord.data.policy import Policy, judge
+from accord.data.policy import Policy, judge, place
 from accord.data.samples import LISTED, ArrayStore, BadItem, RowKeys, Samples, hash_rows
 from accord.errors import DataError
 
@@ -117,7 +117,7 @@ def _refuse_large_integers(name: str, matrix: np.ndarray, names: Sequence[str], 
     large = (matrix > _MAX_EXACT) | (matrix < -_MAX_EXACT) if matrix.dtype.kind == "i" else matrix > _MAX_EXACT
     if large.any():
         row, column = np.argwhere(large)[0]
-        raise too_large(int(matrix[row, column]), names[int(column)], f"{name}:{keys[int(row)]}")
+        raise too_large(int(matrix[row, column]), names[int(column)], place(name, keys[int(row)]))
 
 
 def too_large(value: int, column: str, where: str) -> DataError:
@@ -158,7 +158,7 @@ def _not_finite(
     remedy = f"leave out the empty columns ({', '.join(empty[:_ROWS])}), " if empty else ""
     return DataError(
         f"{total} of {len(finite)} rows have values that are not finite numbers: in {counts}{more}; first: {rows} ({bad[0].reason})",
-        where=f"{name}:{bad[0].key}",
+        where=place(name, bad[0].key),
         help=f"{remedy}drop these rows, or fill NaN with a number: impute=0.0",
         code="E332" if empty else "E331",
     )

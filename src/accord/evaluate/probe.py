@@ -72,8 +72,8 @@ def linear_probe(
 ) -> float:
     """Accuracy on `held_out` of multinomial logistic regression on standardised features.
 
-    The penalty is the one with the least cross-entropy on a part of the training rows that was left out: a random fifth, or each of
-    five fifths in turn with at most 5,000 rows. Then all training rows are fitted. With one class the answer is that class.
+    The penalty is the one that answers best on a part of the training rows that was left out: a random fifth, or each of five
+    fifths in turn with at most 5,000 rows. Then all training rows are fitted.
     """
     moments = Moments.of(train.x) if moments is None else moments
     scale = moments.scale(each=True)
@@ -108,7 +108,10 @@ def _solver(curvature: Tensor, strength: float) -> Callable[[Tensor], Tensor]:
 
 
 def _select(x: Tensor, target: Tensor, curvature: Tensor, seed: int) -> tuple[float, Tensor]:
-    """The strength with the least left-out loss, and weights (classes, dim + 1) to start from; stops once it gets worse twice."""
+    """The strength that answers best on rows left out, and weights (classes, dim + 1) to start from.
+
+    Among equally many right answers the least loss wins. Stops after two strengths that improve neither the answers nor the loss.
+    """
     n, classes = target.shape
     start = x.new_zeros(classes, x.shape[1])
     if n < 2 * FOLDS:
@@ -118,16 +121,20 @@ def _select(x: Tensor, target: Tensor, curvature: Tensor, seed: int) -> tuple[fl
     left_out = (fold == torch.arange(folds, device=x.device)[:, None]).to(x.dtype)
     kept = 1 - left_out
     problem = Problem(x, target, kept / kept.sum(-1, keepdim=True))
-    weight, best, worse = start.expand(folds, -1, -1), (float("inf"), STRENGTHS[0], start), 0
+    tried: list[tuple[float, float, float, Tensor]] = []
+    weight, idle = start.expand(folds, -1, -1), 0
     for strength in STRENGTHS:
         weight = fit(problem, x.new_full((folds,), strength), _solver(curvature, strength), weight, tolerance=1e-4)
-        loss = float(((torch.log_softmax(x @ weight.mT, -1) * target).sum(-1) * -left_out).sum() / left_out.sum())
-        worse = 0 if loss < best[0] else worse + 1
-        if worse == 0:
-            best = (loss, strength, weight.mean(0))
-        elif worse == 2:
+        log_p = torch.log_softmax(x @ weight.mT, -1)
+        loss = float(((log_p * target).sum(-1) * -left_out).sum())
+        right = float(((log_p.argmax(-1) == target.argmax(-1)) * left_out).sum())
+        better = not tried or right > max(t[0] for t in tried) or -loss > max(t[1] for t in tried)
+        tried.append((right, -loss, strength, weight.mean(0)))
+        idle = 0 if better else idle + 1
+        if idle == 2:
             break
-    return best[1], best[2]
+    _, _, strength, start = max(tried, key=lambda t: t[:2])
+    return strength, start
 
 
 def knn_probe(
@@ -163,8 +170,8 @@ def few_label_probe(
     """Accuracy on `held_out` of logistic regression on `per_class` labelled rows of each class, over `draws` seeded draws.
 
     Features are centred and scaled by statistics of all training rows, which need no label. Penalty and scaling (each dimension, or
-    one scale for all) are chosen in every draw by five-fold cross-validation on the drawn labels alone. A class with fewer rows gives
-    all it has.
+    one scale for all) are chosen in every draw by the cross-entropy of five-fold cross-validation on the drawn labels alone (right
+    answers are too few to choose by). A class with fewer rows gives all it has.
     """
     moments = Moments.of(train.x) if moments is None else moments
     rows, fold = _draw(train.label, classes, per_class, draws, seed)

@@ -94,6 +94,23 @@ class MultiScale(nn.Module):
         self.feature_dim = sum(width * grid**2 for width, grid in zip((stem_width, *widths), pool_grids, strict=True))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @torch.no_grad()
+    def initialise_stem(self, images: Float[Tensor, "n channel h w"], *, seed: int) -> None:
+        """Sets the stem's filters to `whitened_patches` of unlabelled images, standardised as the encoder will see them.
+
+        Raises:
+            UsageError: if the images are smaller than a patch.
+        """
+        filters = self.stem.conv.weight
+        kernel = filters.shape[-1]
+        if min(images.shape[2:]) < kernel:
+            raise UsageError(
+                f"images of {images.shape[2]} x {images.shape[3]} pixels are smaller than stem_kernel = {kernel}",
+                where="encoder.stem_kernel",
+                help=f"set it to {min(images.shape[2:])} or less",
+            )
+        filters.copy_(whitened_patches(images, kernel, len(filters), seed=seed))
+
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch feature"]:
         """Features of images."""
         hidden = self.stem(x.contiguous(memory_format=torch.channels_last))
@@ -104,6 +121,52 @@ class MultiScale(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-def _pool(hidden: Float[Tensor, "batch channel h w"], grid: int) -> Tensor:
-    """Means over the cells of a grid x grid grid, (batch, channel * grid**2)."""
-    return F.adaptive_avg_pool2d(hidden, grid).flatten(1) if grid else hidden.new_empty(len(hidden), 0)
+def _pool(hidden: Float[Tensor, "batch channel h w"], grid: int) -> Float[Tensor, "batch cells_channel"]:
+    """Means over the cells of a grid x grid grid, cell by cell: (batch, grid**2 * channel).
+
+    Where the grid divides the size this is a reshaped mean, whose backward pass is far cheaper than that of adaptive pooling.
+    """
+    n, channels, height, width = hidden.shape
+    if not grid:
+        return hidden.new_empty(n, 0)
+    if height % grid or width % grid:
+        return F.adaptive_avg_pool2d(hidden, grid).permute(0, 2, 3, 1).reshape(n, -1)
+    cells = hidden.permute(0, 2, 3, 1).reshape(n, grid, height // grid, grid, width // grid, channels)
+    return cells.mean(dim=(2, 4)).flatten(1)
+
+
+def whitened_patches(
+    images: Float[Tensor, "n channel h w"],
+    kernel: int,
+    count: int,
+    *,
+    seed: int,
+    patches: int = 40_000,
+    ridge: float = 0.05,
+) -> Float[Tensor, "count channel kernel kernel"]:
+    """Filters from the data: random patches, ZCA-whitened, each with its negative, so that ReLU keeps both signs.
+
+    A filter's response to the patches has standard deviation 1. On natural images such filters are as good as learned ones:
+    Coates, Ng, Lee 2011, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning" (AISTATS).
+
+    Args:
+        images: as the stem sees them.
+        kernel: side of a patch, at most the side of the images.
+        count: how many filters.
+        seed: of the choice of patches.
+        patches: how many to whiten by.
+        ridge: added to the covariance's eigenvalues, in units of their mean.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n, channels, height, width = images.shape
+    pick = torch.randint(n, (patches,), generator=generator)[:, None, None, None]
+    rows = torch.randint(height - kernel + 1, (patches,), generator=generator)[:, None] + torch.arange(kernel)
+    columns = torch.randint(width - kernel + 1, (patches,), generator=generator)[:, None] + torch.arange(kernel)
+    channel = torch.arange(channels)[None, :, None, None]
+    found = images[pick, channel, rows[:, None, :, None], columns[:, None, None, :]].flatten(1)
+    found = found - found.mean(0)
+    variances, axes = torch.linalg.eigh(found.T @ found / patches)
+    whiten = axes * (variances.clamp_min(0) + ridge * variances.mean() + 1e-8).rsqrt() @ axes.T
+    half = F.normalize(found[: (count + 1) // 2] @ whiten, dim=1) @ whiten
+    half = half / ((found @ half.T).std(0)[:, None] + 1e-8)
+    return torch.cat([half, -half])[:count].reshape(count, channels, kernel, kernel)

@@ -1,0 +1,57 @@
+"""A run small enough for tests: 256 vectors of 16 numbers, an encoder of 2,000 weights, a step of a few milliseconds."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from accord.data.augment import VectorAugmentation
+from accord.data.pairing import TwoViews, two_views
+from accord.data.samples import Samples
+from accord.data.sources import open_source
+from accord.model.encoder import Encoder
+from accord.model.joint_embedding import JointEmbedding
+from accord.model.predictor import IdentityPredictor
+from accord.model.projector import Projector
+from accord.objective.loss import Objective, Terms
+from accord.objective.principles import regularized
+from accord.train.fit import Fit, fit
+from accord.train.progress import Silent
+
+
+def samples(n: int = 256, features: int = 16) -> Samples:
+    """Vectors with eight independent causes."""
+    generator = np.random.default_rng(0)
+    causes = generator.normal(size=(n, 8))
+    values = np.tanh(causes @ generator.normal(size=(8, features)))
+    return open_source(values.astype(np.float32))
+
+
+def objective(principle: Terms | None = None, *, seed: int = 0, dim: int = 16, features: int = 16) -> Objective:
+    """A shared encoder with dropout (which draws from the global generator) and batch norm (which has running statistics)."""
+    torch.manual_seed(seed)
+    backbone = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Dropout(0.1))
+    encoder = Encoder(backbone, Projector(32, dim, hidden=(32,)), sample_ndim=1)
+    return regularized(JointEmbedding(encoder, encoder, IdentityPredictor()), principle)
+
+
+def pairing() -> TwoViews:
+    return two_views(VectorAugmentation())
+
+
+def train(out: Path, **options: Any) -> Fit:
+    """A run of 40 steps with a checkpoint after every 10, unless told otherwise."""
+    given = {"steps": 40, "batch_size": 32, "checkpoint_every": 10, "device": "cpu", "progress": Silent(), "lr": 1e-3}
+    chosen = {**given, **options}
+    return fit(chosen.pop("objective", None) or objective(), samples(), pairing(), out=out, **chosen)
+
+
+def weights_hash(run: Path) -> str:
+    """sha256 of the weights in the newest checkpoint of a run."""
+    newest = max((run / "checkpoints").glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
+    return hashlib.sha256((newest / "weights.safetensors").read_bytes()).hexdigest()
