@@ -357,13 +357,19 @@ def test_a_run_without_labels_has_all_but_probes(tmp_path: Path) -> None:
 
 
 def test_vectors_need_no_pictures(tmp_path: Path) -> None:
-    page = Page(write_report(fake_run.write_run(tmp_path / "run", kind="vector")))
+    run = fake_run.write_run(tmp_path / "run", kind="vector")
+    page = Page(write_report(run))
+    found = json.loads((run / "evaluation.json").read_text())
     assert not page.all("image")
     assert not page.all("use")
     assert "1,797 rows" in page.text("trained")
     assert "64 numbers each" in page.text("trained")
-    assert "row 141" in page.text("pairs") or "row" in page.text("pairs")
     assert page.has("map")
+    assert [row[0] for row in page.table("pairs")[1:]] == [one["key"] for one in found["pairs"]["lowest"]]
+    items = [" ".join(item.itertext()) for item in page.all("li", page.id("neighbours"))]
+    for group, item in zip(found["neighbours"], items, strict=True):
+        places = [item.index(key) for key in (group["key"], *(one["key"] + " " for one in group["neighbours"]))]
+        assert places == sorted(places)
 
 
 def test_a_run_with_only_a_log(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from accord.report_charts import Html, clip, figure, join, percent, picture, short, tag
 from accord.report_run import Run, Sprite, View, damaged
-from accord.report_sections import section, side_by_side
+from accord.report_sections import panel, section, side_by_side, table
 from accord.report_text import EXPLAIN, LEADS, METHODS
 
 MAX_LEGEND = 20
@@ -187,15 +187,39 @@ def neighbours(run: Run) -> Html | None:
         others = [one.index("label", len(classes)) for one in group.views("neighbours")]
         if label >= 0:
             same, total = same + others.count(label), total + sum(other >= 0 for other in others)
-        found = [neighbour(run.sprite, one, classes, label) for one in group.views("neighbours")]
-        rows.append(
-            tag("div", query(run.sprite, group, classes, label), *found, class_="row" if run.sprite else "row plain")
-        )
+        rows.append((pictured if run.sprite else written)(run.sprite, group, classes, label))
     score = (
-        f" Of these neighbours {percent(same / total)} are of the same class; the others are marked." if total else ""
+        f" Of these neighbours {percent(same / total)} are of the same class{MARKED[run.sprite is None]}."
+        if total
+        else ""
     )
-    lead = LEADS["neighbours"] + score
-    return section("neighbours", "Nearest neighbours", lead, tag("div", *rows, class_="rows"))
+    content = tag("div", *rows, class_="rows") if run.sprite else tag("ul", *rows, class_="written")
+    return section("neighbours", "Nearest neighbours", LEADS["neighbours"] + score, content)
+
+
+MARKED = ("; the others are marked", "")
+
+
+def pictured(sprite: Sprite | None, group: View, classes: Sequence[str], label: int) -> Html:
+    """A sample and its neighbours as pictures in a row."""
+    found = [neighbour(sprite, one, classes, label) for one in group.views("neighbours")]
+    return tag("div", query(sprite, group, classes, label), *found, class_="row")
+
+
+def written(sprite: Sprite | None, group: View, classes: Sequence[str], label: int) -> Html:
+    """A sample and its neighbours by their keys, for data without pictures."""
+    found = []
+    for one in group.views("neighbours"):
+        name = class_name(classes, one.index("label", len(classes)))
+        words = [name, distance_text(one.number("distance"))]
+        found.append(tag("span", one.text("key") or "", " ", tag("small", ", ".join(w for w in words if w))))
+    own = class_name(classes, label)
+    return tag("li", tag("b", group.text("key") or ""), " ", tag("small", own) if own else None, *found)
+
+
+def distance_text(distance: float | None) -> str | None:
+    """A distance with two decimals."""
+    return None if distance is None else f"{distance:.2f}"
 
 
 def known_label(group: View, labels: dict[int, int], classes: Sequence[str]) -> int:
@@ -223,7 +247,7 @@ def neighbour(sprite: Sprite | None, one: View, classes: Sequence[str], label: i
 
 def caption(name: str | None, key: str, distance: float | None = None) -> Html:
     """The class of a sample, or else its key; the key is in the tooltip."""
-    far = None if distance is None else tag("small", short(distance))
+    far = None if distance is None else tag("small", distance_text(distance))
     return tag("figcaption", tag("span", name or key, title=clip(key)), far)
 
 
@@ -232,20 +256,23 @@ def pairs(run: Run) -> Html | None:
     view = run.evaluation.view("pairs")
     columns = []
     for key, title in (("lowest", "Lowest energy"), ("highest", "Highest energy")):
-        cards = [pair(run.sprite, one) for one in view.views(key)]
-        grid = tag("div", *cards, class_="pairs" if run.sprite else "pairs plain")
-        if cards:
-            columns.append(tag("div", tag("h3", title), grid, tag("p", EXPLAIN[key], class_="explain"), class_="panel"))
+        found = view.views(key)
+        if found and run.sprite:
+            columns.append(
+                panel(title, EXPLAIN[key], tag("div", *(pair(run.sprite, one) for one in found), class_="pairs"))
+            )
+        elif found:
+            rows = [[one.text("key") or "", figure(one.number("energy"))] for one in found]
+            columns.append(panel(title, EXPLAIN[key], table(["Sample", "Energy"], rows)))
     if not columns:
         return None
-    return section("pairs", "Pairs of lowest and highest energy", LEADS["pairs"], side_by_side(*columns))
+    lead = LEADS["pairs"] if run.sprite else LEADS["written pairs"]
+    return section("pairs", "Pairs of lowest and highest energy", lead, side_by_side(*columns))
 
 
-def pair(sprite: Sprite | None, one: View) -> Html:
+def pair(sprite: Sprite, one: View) -> Html:
     """The two views of a pair, and its energy."""
-    name, views = one.text("key") or "", []
-    for side in ("x", "y"):
-        index = one.index(side, sprite.total if sprite else None)
-        views.append(thumb(sprite, index, f"{name}, view {side}"))
+    name = one.text("key") or ""
+    views = [thumb(sprite, one.index(side, sprite.total), f"{name}, view {side}") for side in ("x", "y")]
     words = tag("figcaption", tag("b", figure(one.number("energy"))), tag("span", name, title=clip(name)))
-    return tag("figure", tag("div", *views, class_="both") if sprite else None, words)
+    return tag("figure", tag("div", *views, class_="both"), words)

@@ -11,8 +11,9 @@ LEADS = {
     "spectrum": "If the embeddings collapsed on to a few directions, or one point, they would say little about the "
     "samples. These figures would show it.",
     "map": "To the model every sample is a point in a space of many dimensions; this is its shadow in two.",
-    "neighbours": "On the left a held-out sample, beside it those that the model finds most alike.",
+    "neighbours": "First a held-out sample, then those that the model finds most alike.",
     "pairs": "Pairs of two views of one held-out sample, in order of their energy: the figure below each pair.",
+    "written pairs": "Two views of one held-out sample make a pair; these are the extremes of its energy.",
     "reproduce": "The commands that give this run and this page again.",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from accord.report_charts import Html, figure, fraction, percent, points, tag
+from accord.report_charts import Html, figure, fraction, join, percent, points, tag
 from accord.report_run import Run
 from accord.report_sections import probe_value
 from accord.report_text import COLLAPSED, COLLAPSES, HEADLINE, NOT_EVALUATED, NOTHING_MEASURED, REMEDIES, WARNINGS
@@ -47,10 +47,16 @@ def verdict(run: Run) -> Html:
     )
 
 
+def with_code(text: str) -> Html:
+    """Our own `text` with what stands between backticks as code; never for text that comes from elsewhere."""
+    parts = text.split("`")
+    return join(tag("code", part) if i % 2 else part for i, part in enumerate(parts))
+
+
 def judged(run: Run) -> tuple[str, str, str]:
     """Style, title and sentence of the verdict."""
     if not run.evaluation:
-        return "open", "Not evaluated yet", f"{NOT_EVALUATED}{last_event(run)}"
+        return "open", "Not evaluated yet", join([with_code(NOT_EVALUATED), last_event(run)])
     collapse, count = run.evaluation.view("collapse").text("verdict"), len(warnings(run))
     if collapse:
         remedy = run.evaluation.view("collapse").text("remedy") or REMEDIES.get(collapse)

@@ -155,6 +155,20 @@ def test_other_kinds_of_runs_are_inert_too(options: dict[str, Any], tmp_path: Pa
         assert shape(parsed(page_of(tmp_path / str(i) / "run", hostile, **options))) == plain
 
 
+def test_a_hostile_event_at_the_end_of_a_run_that_was_not_evaluated(tmp_path: Path) -> None:
+    def ending(folder: Path, text: str) -> Counter[Any]:
+        fake_run.write_run(folder, samples=24, lines=8, evaluated=False)
+        with (folder / "metrics.jsonl").open("a") as log:
+            log.write(json.dumps({"step": 90, "event": text}) + "\n")
+        document = parsed(write_report(folder).read_text("utf-8"))
+        assert visible(text).strip() in " ".join(document.itertext())
+        return shape(document)
+
+    plain = ending(tmp_path / "plain" / "run", "stopped")
+    for i, hostile in enumerate(HOSTILE):
+        assert ending(tmp_path / str(i) / "run", hostile) == plain
+
+
 def test_policy_allows_exactly_the_style_and_the_script_of_the_page(tmp_path: Path) -> None:
     document = parsed(page_of(tmp_path / "run", "x"))
     head = next(node for node in document if str(node.tag).endswith("head"))

@@ -57,7 +57,7 @@ def test_whitened_filters_answer_with_unit_variance_in_both_signs() -> None:
 
 
 def test_whitening_damps_the_direction_in_which_patches_vary_most() -> None:
-    """In smooth images that is brightness: most of a raw patch lies along it, and hardly anything of a whitened filter."""
+    """In smooth images that is brightness: a good part of a raw patch lies along it, and hardly anything of a whitened filter."""
     smooth = torch.nn.functional.avg_pool2d(torch.rand(256, 1, 24, 24, generator=torch.Generator().manual_seed(1)), 3, 1)
     raw = smooth.unfold(2, 3, 3).unfold(3, 3, 3).reshape(-1, 9)
     raw = raw - raw.mean(0)
@@ -66,8 +66,8 @@ def test_whitening_damps_the_direction_in_which_patches_vary_most() -> None:
     def share(rows: torch.Tensor) -> float:
         return float(((rows @ first).square() / rows.square().sum(1)).mean())
 
-    assert share(raw) > 0.5
-    assert share(whitened_patches(smooth, 3, 18, seed=0).flatten(1)) < 0.2
+    assert share(raw) > 0.3
+    assert share(whitened_patches(smooth, 3, 18, seed=0).flatten(1)) < 0.1
 
 
 def test_a_stem_larger_than_the_images_is_refused() -> None:

@@ -115,9 +115,10 @@ class Loader:
     def indices(self, step: int) -> tuple[int, np.ndarray]:
         """Epoch of a step, and this rank's part of its global batch, int64."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, self.index[permutation(self.seed, epoch, len(self.index))])
-        whole = self._order[1][position * self.batch_size : (position + 1) * self.batch_size]
+        order = self._order
+        if order[0] != epoch:
+            self._order = order = (epoch, self.index[permutation(self.seed, epoch, len(self.index))])
+        whole = order[1][position * self.batch_size : (position + 1) * self.batch_size]
         first, last = (len(whole) * r // self.world_size for r in (self.rank, self.rank + 1))
         return epoch, whole[first:last]
 
