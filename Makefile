@@ -27,14 +27,14 @@ check: $(VENV)/.dev  ## formatting, lint, types, architecture, documentation
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_architecture.py
-	$(BIN)/mkdocs build --quiet --strict --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/docs
 
 bench: $(VENV)/.dev  ## benchmarks; figures depend on the machine, ratios much less
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/losses.py
 
 docs: $(VENV)/.dev  ## docs/ as HTML in build/docs
-	$(BIN)/mkdocs build --strict --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

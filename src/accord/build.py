@@ -157,7 +157,7 @@ def optimizer(recipe: r.Recipe) -> OptimizerSettings:
     section = recipe.optimizer
     match section.name:
         case "adamw":
-            return AdamW()
+            return AdamW(beta2=section.beta2)
         case "sgd":
             return SGD(momentum=section.momentum)
         case "lars":

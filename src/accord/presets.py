@@ -13,26 +13,36 @@ DIGITS: Table = {
         "stem_width": 32,
         "stem_kernel": 3,
         "stem_stride": 1,
+        "stem_init": "random",
         "widths": [64, 128],
-        "blocks": [1, 1],
+        "blocks": [0, 0],
         "pool_grids": [0, 2, 2],
     },
     "projector": {"hidden": [256], "dim": 256},
     "objective": {"name": "vicreg"},
-    "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4},
-    "training": {"epochs": 100, "batch_size": 256},
+    "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},
+    "training": {"epochs": 40, "batch_size": 128},
 }
 
 PHOTO: Table = {
-    "pairing": {"name": "two_views", "augment": {"preset": "photo"}},
-    "encoder": {"name": "multiscale"},
-    "projector": {"hidden": [1024], "dim": 512},
+    "pairing": {"name": "two_views", "size": 16, "plain_size": 32, "augment": {"preset": "photo"}},
+    "encoder": {
+        "name": "multiscale",
+        "stem_width": 64,
+        "stem_kernel": 6,
+        "stem_stride": 2,
+        "stem_init": "whitened",
+        "widths": [128, 256],
+        "blocks": [0, 0],
+        "pool_grids": [2, 2, 2],
+    },
+    "projector": {"hidden": [512], "dim": 256},
     "objective": {"name": "vicreg"},
-    "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4},
+    "optimizer": {"name": "adamw", "learning_rate": 4e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.05},
     "training": {"budget": "10m", "batch_size": 256},
 }
 
-GREY_PHOTO: Table = {**PHOTO, "pairing": {"name": "two_views", "augment": {"preset": "grey_photo"}}}
+GREY_PHOTO: Table = {**PHOTO, "pairing": {**PHOTO["pairing"], "augment": {"preset": "grey_photo"}}}
 
 VECTOR: Table = {
     "pairing": {"name": "two_views", "augment": {"preset": "vector"}},
@@ -44,7 +54,8 @@ VECTOR: Table = {
 }
 
 RESNET18: Table = {
-    **PHOTO,
+    "pairing": {"name": "two_views", "augment": {"preset": "photo"}},
+    "objective": {"name": "vicreg"},
     "encoder": {"name": "resnet18", "stem": "small"},
     "projector": {"hidden": [2048], "dim": 2048},
     "optimizer": {"name": "lars", "learning_rate": 0.3, "weight_decay": 1e-4},

@@ -182,6 +182,7 @@ class Optimizer(Section):
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 

@@ -282,6 +282,26 @@ def test_progress_reaches_the_end(tmp_path: Path) -> None:
     assert calls[-1] == (150, 150) and calls == sorted(calls) and len(calls) >= 2
 
 
+def test_a_pattern_of_images_or_arrays(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        folder(tmp_path / name, 2)
+    samples = open_source(str(tmp_path / "*" / "*.png"))
+    assert list(samples.keys) == ["a/000.png", "a/001.png", "b/000.png", "b/001.png"] and samples.classes == ("a", "b")
+    x = RNG.random((6, 3))
+    np.savez(tmp_path / "1.npz", x=x[:4], y=[1, 0, 1, 0])
+    np.savez(tmp_path / "2.npz", x=x[4:], y=[2, 0])
+    both = open_source(str(tmp_path / "*.npz"))
+    assert np.allclose(every(both), x) and both.labels is not None and both.labels.tolist() == [1, 0, 1, 0, 2, 0]
+    assert list(both.keys)[3:5] == ["1.npz:3", "2.npz:0"]
+    np.savez(tmp_path / "3.npz", x=x[:, :2], y=np.zeros(6))
+    with pytest.raises(DataError, match=r"3\.npz") as error:
+        open_source(str(tmp_path / "*.npz"))
+    assert error.value.code == "E346"
+    (tmp_path / "4.txt").write_text("")
+    with pytest.raises(UsageError, match="several kinds"):
+        open_source(str(tmp_path / "?.*"))
+
+
 def test_one_image_file_is_a_source(tmp_path: Path) -> None:
     root = folder(tmp_path / "images", 2)
     samples = open_source(root / "001.png", limit_bad=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import json
 import os
@@ -331,47 +332,46 @@ def row_020(tmp: Path) -> None:
 AS_NOBODY = """
 import json, sys
 from accord.data.sources import open_source
-from accord.errors import AccordError
-try:
-    s = open_source(sys.argv[1], max_bad_fraction=float(sys.argv[2]), cache=sys.argv[3] or None)
+for source, fraction, cache in json.loads(sys.argv[1]):
+    s = open_source(source, max_bad_fraction=fraction, cache=cache)
     print(json.dumps({"bad": [list(b) for b in s.bad], "n": len(s), "rows": len(s.batch(s.ok.nonzero()[0]))}))
-except AccordError as error:
-    print(json.dumps(error.as_dict()))
 """
 
 
-def as_nobody(source: Path, fraction: float, cache: str = "") -> dict[str, Any]:
-    """What opening says to a user without rights: root may read everything, so that a mode alone would prove nothing."""
-    command = [sys.executable, "-c", AS_NOBODY, str(source), str(fraction), cache]
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("needs setpriv to become another user")
-        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "OMP_NUM_THREADS": "1",
-        "HOME": "/nonexistent",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
-    if "No module named" in done.stderr or "Permission denied" in done.stderr:
+@functools.cache
+def as_nobody() -> list[dict[str, Any]]:
+    """What a user without rights gets from an unreadable and from a read-only folder: to root a mode would mean nothing."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        unreadable, read_only, cache = good(Path(name) / "a"), good(Path(name) / "b"), Path(name) / "cache"
+        (unreadable / "good001.png").chmod(0)
+        good(unreadable / "locked").chmod(0)
+        cache.mkdir()
+        cache.chmod(0o777)
+        read_only.chmod(0o555)
+        jobs = json.dumps([(str(unreadable), 0.5, str(cache)), (str(read_only), 0.0, str(cache))])
+        command = [sys.executable, "-c", AS_NOBODY, jobs]
+        if os.geteuid() == 0:
+            if shutil.which("setpriv") is None:
+                pytest.skip("needs setpriv to become another user")
+            command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
+        read_only.chmod(0o755)
+        (unreadable / "locked").chmod(0o755)
+        assert sorted(path.name for path in read_only.iterdir()) == [f"good{i:03d}.png" for i in range(3)]
+    if "No module named" in done.stderr:
         pytest.skip("another user cannot read this installation")
     assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def row_021(tmp: Path) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        root = good(Path(name) / "images")
-        (root / "good001.png").chmod(0)
-        good(root / "locked").chmod(0)
-        uid = os.geteuid() or 65534
-        bad = as_nobody(root, 0.5)["bad"]
-        assert [(key, code) for key, code, _, _ in bad] == [("good001.png", "E321"), ("locked/", "E321")]
-        assert all(f"user {uid}" in reason and "permission" in help for _, _, reason, help in bad)
-        (root / "locked").chmod(0o755)
+    answer = as_nobody()[0]
+    assert [(key, code) for key, code, _, _ in answer["bad"]] == [("good001.png", "E321"), ("locked/", "E321")]
+    uid = os.geteuid() or 65534
+    assert all(f"user {uid}" in reason and "permission" in help for _, _, reason, help in answer["bad"])
+    assert answer["n"] == 4 and answer["rows"] == 2
 
 
 def row_022(tmp: Path) -> None:
@@ -477,17 +477,7 @@ def row_028(tmp: Path) -> None:
 
 
 def row_029(tmp: Path) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        root = good(Path(name) / "images")
-        cache = Path(name) / "cache"
-        cache.mkdir()
-        cache.chmod(0o777)
-        root.chmod(0o555)
-        before = sorted(path.name for path in root.iterdir())
-        assert as_nobody(root, 0.0, str(cache)) == {"bad": [], "n": 3, "rows": 3}
-        assert sorted(path.name for path in root.iterdir()) == before
-        root.chmod(0o755)
+    assert as_nobody()[1] == {"bad": [], "n": 3, "rows": 3}
 
 
 def row_030(tmp: Path) -> None:

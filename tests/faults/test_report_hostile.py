@@ -151,7 +151,7 @@ def test_the_name_of_the_run_itself_is_inert(tmp_path: Path) -> None:
 )
 def test_other_kinds_of_runs_are_inert_too(options: dict[str, Any], tmp_path: Path) -> None:
     plain = shape(parsed(page_of(tmp_path / "plain" / "run", "plain ", **options)))
-    for i, hostile in enumerate(HOSTILE[::6]):
+    for i, hostile in enumerate(HOSTILE[::12]):
         assert shape(parsed(page_of(tmp_path / str(i) / "run", hostile, **options))) == plain
 
 
@@ -165,7 +165,7 @@ def test_a_hostile_event_at_the_end_of_a_run_that_was_not_evaluated(tmp_path: Pa
         return shape(document)
 
     plain = ending(tmp_path / "plain" / "run", "stopped")
-    for i, hostile in enumerate(HOSTILE):
+    for i, hostile in enumerate(["`a` and ``b``", *HOSTILE[::5]]):
         assert ending(tmp_path / str(i) / "run", hostile) == plain
 
 

@@ -184,6 +184,28 @@ def _guess(names: Sequence[str], where: str) -> str:
     )
 
 
+def joined(parts: Sequence[Chosen], where: str, names: Sequence[str] | None) -> tuple[np.ndarray, list[Any] | None]:
+    """The samples of all parts and their labels, if every part has them. Raises `DataError` if the parts do not fit together."""
+    arrays = [numbers(part.x, where) for part in parts]
+    for i, array in enumerate(arrays):
+        if array.ndim not in (2, 3, 4):
+            help = "expected (N, features), or images (N, H, W), (N, C, H, W) or (N, H, W, C)"
+            raise DataError(f"an array of shape {array.shape}", where=where, help=help, code="E340")
+        if array.shape[1:] != arrays[0].shape[1:] or array.dtype != arrays[0].dtype:
+            assert names is not None
+            reason = f"{array.dtype} of shape {array.shape} in {names[i]}, {arrays[0].dtype} of shape {arrays[0].shape} in {names[0]}"
+            raise DataError(reason, where=where, help="pass files of one kind", code="E346")
+    labels = [None if part.y is None else _flat(part.y) for part in parts]
+    known = [values for values in labels if values is not None]
+    x = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return x, [value for values in known for value in values] if len(known) == len(parts) else None
+
+
+def _flat(labels: np.ndarray) -> list[Any]:
+    values: list[Any] = (labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels).tolist()
+    return values
+
+
 def numbers(array: np.ndarray, where: str) -> np.ndarray:
     """`array` if it holds real numbers in native byte order (converted if need be). Raises `DataError`."""
     if array.dtype.kind not in "buif":

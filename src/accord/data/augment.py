@@ -178,11 +178,8 @@ def augment(
     size = size or min(images.shape[-2:])
     plan = _plan(draws, augmentation, _aspect(images, aspect), images.shape[1])
     views = torch.empty((*images.shape[:2], size, size), device=images.device)
-    chunk = (
-        max(4, CHUNK // max(images.shape[1:].numel(), views.shape[1:].numel()))
-        if images.is_cpu
-        else max(1, len(images))
-    )
+    largest = max(images.shape[1:].numel(), views.shape[1:].numel())
+    chunk = max(4, CHUNK // largest) if images.is_cpu else max(1, len(images))
     for start in range(0, len(images), chunk):
         rows = slice(start, start + chunk)
         _apply(images[rows], plan.rows(rows), size, augmentation.outside, views[rows])

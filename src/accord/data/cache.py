@@ -36,9 +36,14 @@ class Entry(NamedTuple):
 
 
 def default_folder() -> Path:
-    """$XDG_CACHE_HOME/accord, or ~/.cache/accord."""
+    """$XDG_CACHE_HOME/accord, or ~/.cache/accord; a place where nothing can be written for a user without a home."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "accord"
+    if base.startswith("/"):  # a relative path is to be ignored, says the XDG specification
+        return Path(base) / "accord"
+    try:
+        return Path.home() / ".cache" / "accord"
+    except RuntimeError:
+        return Path(os.devnull) / "accord"
 
 
 def room(folder: Path) -> int:

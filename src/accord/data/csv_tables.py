@@ -16,7 +16,7 @@ from accord.data.tables import Numbers, left_out, refuse_repeated, require_colum
 from accord.data.vectors import LABEL_NAMES, Labels, encode_labels, too_large
 from accord.errors import DataError, EnvironmentFault
 
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 _MEANT = re.compile(r"\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE)
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -42,6 +42,8 @@ def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
     Raises `DataError` for what is damaged (ragged rows, open quotes, NUL bytes, bytes that are not UTF-8 and have no byte order
     mark), `EnvironmentFault` if there is not enough memory, `UsageError` if there is no column `label`.
     """
+    import pyarrow as pa
+
     tables = [_parse(path, _text(path)) for path in paths]
     names = tables[0].column_names
     for path, table in zip(paths, tables, strict=True):
@@ -55,11 +57,11 @@ def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
                 code="E346",
             )
     keys = RowKeys([len(table) for table in tables], short_names(paths))
-    columns = {name: [v for table in tables for v in table[name].to_pylist()] for name in names}
+    columns = {name: pa.chunked_array([c for t in tables for c in t[name].chunks], pa.string()) for name in names}
     chosen = _label_name(columns, label, str(paths[0]))
-    labels = (
-        None if chosen is None else encode_labels(_as_labels(columns.pop(chosen)), len(keys), f"{paths[0]}:{chosen}")
-    )
+    labels = None
+    if chosen is not None:
+        labels = encode_labels(_as_labels(columns.pop(chosen).to_pylist()), len(keys), f"{paths[0]}:{chosen}")
     found = {name: _numbers(values, name, keys) for name, values in columns.items()}
     used = {name: values for name, values in found.items() if values is not None}
     if not used:
@@ -149,14 +151,14 @@ def _with_line(text: str) -> str:
     return re.sub(r"^CSV parse error: Row #(\d+):", r"line \1:", " ".join(text.split()))[:200]
 
 
-def _label_name(columns: dict[str, list[str]], label: str | None, where: str) -> str | None:
+def _label_name(columns: dict[str, Any], label: str | None, where: str) -> str | None:
     if label is not None:
         require_column(list(columns), label, where, "label")
         return label
     for wanted in LABEL_NAMES:
         for name, values in columns.items():
-            if name.lower() == wanted and all(
-                v is None or not _NUMBER.fullmatch(v) or _whole(v) is not None for v in values
+            if name.lower() == wanted and not any(
+                _NUMBER.fullmatch(v) and _whole(v) is None for v in values.to_pylist()
             ):
                 return name
     return None
@@ -171,13 +173,28 @@ def _as_labels(values: list[str]) -> list[Any]:
     return whole if all(w is not None or not v for w, v in zip(whole, values, strict=True)) else list(values)
 
 
-def _numbers(values: list[str], name: str, keys: Sequence[str]) -> np.ndarray | None:
+def _numbers(column: Any, name: str, keys: Sequence[str]) -> np.ndarray | None:
     """The column as float64, "" as NaN, or None if it is a column of text."""
-    wrong = [i for i, value in enumerate(values) if value.strip() and not _NUMBER.fullmatch(value)]
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    trimmed = pc.utf8_trim_whitespace(column)
+    longest = pc.max(pc.utf8_length(trimmed)).as_py() or 0
+    try:
+        found: np.ndarray = pc.if_else(pc.equal(trimmed, ""), None, trimmed).cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return _numbers_one_by_one(trimmed.to_pylist(), name, keys)
+    if longest > 15:
+        _refuse_large(trimmed.to_pylist(), name, keys)
+    return found
+
+
+def _numbers_one_by_one(values: list[str], name: str, keys: Sequence[str]) -> np.ndarray | None:
+    wrong = [i for i, value in enumerate(values) if value and not _NUMBER.fullmatch(value)]
     if not wrong:
         _refuse_large(values, name, keys)
-        return np.array([float(value) if value.strip() else np.nan for value in values], np.float64)
-    filled = [value for value in values if value.strip()]
+        return np.array([float(value) if value else np.nan for value in values], np.float64)
+    filled = [value for value in values if value]
     meant = sum(_MEANT.fullmatch(value) is not None or _NUMBER.fullmatch(value) is not None for value in filled)
     if 2 * meant < len(filled):
         return None
@@ -191,5 +208,5 @@ def _numbers(values: list[str], name: str, keys: Sequence[str]) -> np.ndarray | 
 
 def _refuse_large(values: list[str], name: str, keys: Sequence[str]) -> None:
     for i, value in enumerate(values):
-        if len(value) > 15 and re.fullmatch(r"\s*[+-]?\d+\s*", value) and abs(int(value)) > 2**53:
+        if len(value) > 15 and re.fullmatch(r"[+-]?\d+", value) and abs(int(value)) > 2**53:
             raise too_large(int(value), name, keys[i])

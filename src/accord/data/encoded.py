@@ -95,6 +95,7 @@ class Scan:
     refused: dict[int, Refused] = field(default_factory=dict)
     conversions: Counter[str] = field(default_factory=Counter)
     constant: int = 0
+    headers: list[Header] = field(default_factory=list)
 
     @classmethod
     def empty(cls, canvas: Canvas, n: int) -> Scan:
@@ -120,7 +121,7 @@ def workers() -> int:
 def scan(
     encoded: Encoded, canvas: Canvas, out: np.ndarray | None, options: Options, progress: Progress | None = None
 ) -> Scan:
-    """Decode everything into `out` (N, C, S, S) uint8, or with None read headers only. Raises `Misfit` if the canvas was guessed wrong."""
+    """Decode everything into `out`, (N, C, S, S) uint8, or with None only read headers. Raises `Misfit` if `canvas` was a wrong guess."""
     result = Scan.empty(canvas, len(encoded))
     for start, found in _in_order(encoded, lambda i, data: _look(data, canvas, out, i, options.max_pixels), progress):
         part = slice(start, start + len(found))
@@ -129,6 +130,7 @@ def scan(
         result.ok[part] = [item.refused is None for item in found]
         result.refused.update((i, item.refused) for i, item in enumerate(found, start) if item.refused is not None)
         result.conversions.update(name for item in found for name in item.conversions)
+        result.headers += [item.header for item in found if item.header is not None]
         if out is not None:
             result.constant += count_constant(out[part][result.ok[part]])
     return result
@@ -195,15 +197,6 @@ def plan(headers: Sequence[Header], options: Options, guess: bool) -> Canvas:
     return Canvas(channels, side * 5 // 4, None, guess_grey)
 
 
-def _headers(encoded: Encoded, options: Options) -> list[Header]:
-    found = [
-        item
-        for _, items in _in_order(encoded, lambda i, d: _look(d, None, None, i, options.max_pixels), None)
-        for item in items
-    ]
-    return [item.header for item in found if item.header is not None]
-
-
 def _guess(encoded: Encoded, options: Options) -> Canvas:
     with pillow_hushed():
         found = [_look(data, None, None, 0, options.max_pixels) for data in encoded.peek(_PEEK)]
@@ -223,7 +216,7 @@ def open_images(
     try:
         return _build(encoded, keys, options, canvas, folder, key, progress)
     except Misfit:
-        canvas = plan(_headers(encoded, options), options, False)
+        canvas = plan(scan(encoded, canvas, None, options).headers, options, False)
         return _build(encoded, keys, options, canvas, folder, key, progress)
 
 
@@ -287,9 +280,9 @@ def _fill(
     """Write the pixels (or with no shape the encoded images) and the scan into `place`."""
     if shape is None:
         encoded.keep(place, progress)
-        if canvas.expected or canvas.all_grey:
-            canvas = plan(_headers(encoded, options), options, False)
         result = scan(encoded, canvas, None, options, progress)
+        if canvas.expected or canvas.all_grey:
+            canvas = plan(result.headers, options, False)
     else:
         pixels = cache_folder.new_array(place / "pixels.npy", shape)
         result = scan(encoded, canvas, pixels, options, progress)
@@ -315,7 +308,7 @@ def _from_cache(
     refused = {int(i): Refused(code, reason, help) for i, code, reason, help in about["refused"]}
     result = Scan(canvas, content, ok, aspect, refused, Counter(about["conversions"]), about["constant"])
     if about["decoded"]:
-        return ArrayStore(entry.array("pixels")), result, []
+        return ArrayStore(entry.array("pixels")), result, [f"decoded images are kept in {entry.folder}"]
     store = StreamStore(encoded.fetcher(entry), keys, canvas, options.max_pixels)
     return store, result, ["too many images to keep decoded: each is decoded when it is needed"]
 

@@ -81,11 +81,12 @@ def folder_of_images(root: str, follow_links: bool = False) -> FileImages:
     return FileImages(listing)
 
 
-def single_file(path: Path) -> FileImages:
-    """One image file as a source of one sample."""
-    status = path.stat()
-    stamp = np.array([[status.st_size, status.st_mtime_ns, status.st_ctime_ns]], np.int64)
-    return FileImages(Listing(str(path.parent), [path.name], stamp, {}, []))
+def named_images(paths: Sequence[Path]) -> FileImages:
+    """Image files given by name; keys are their paths in the folder that holds all of them."""
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    stats = [path.stat() for path in paths]
+    stamp = np.array([[s.st_size, s.st_mtime_ns, s.st_ctime_ns] for s in stats], np.int64)
+    return FileImages(Listing(str(root), [str(path.relative_to(root)) for path in paths], stamp, {}, []))
 
 
 def folder_labels(paths: Sequence[str]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:

@@ -11,13 +11,15 @@ Images that are not square, or have more than 96 pixels a side, are squeezed on 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
 from accord.data.encoded import Options, memory_free, plan
 from accord.data.images import Canvas, Header, count_constant, to_canvas
 from accord.data.policy import Policy, judge
-from accord.data.samples import ArrayStore, RowKeys, Samples, hash_rows
+from accord.data.samples import ArrayStore, Samples, hash_rows
 from accord.data.vectors import Labels
 from accord.errors import DataError, EnvironmentFault
 
@@ -25,7 +27,13 @@ _CHUNK = 1024
 
 
 def pixel_samples(
-    name: str, array: np.ndarray, labels: Labels | None, notes: list[str], options: Options, policy: Policy
+    name: str,
+    array: np.ndarray,
+    keys: Sequence[str],
+    labels: Labels | None,
+    notes: list[str],
+    options: Options,
+    policy: Policy,
 ) -> Samples:
     """An array of images as samples; it is not copied if it is uint8 and has the canvas's size. Raises `DataError`."""
     pixels = as_images(array, name)
@@ -35,7 +43,7 @@ def pixel_samples(
         name=name,
         kind="image",
         store=ArrayStore(_on_canvas(name, pixels, canvas)),
-        keys=RowKeys([n]),
+        keys=keys,
         content=hash_rows(pixels),
         ok=np.ones(n, np.bool_),
         labels=None if labels is None else labels.labels,

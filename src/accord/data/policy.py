@@ -33,7 +33,7 @@ class Policy:
             raise UsageError(f"max_bad_fraction={self.max_bad_fraction}: expected 0..1", help="try 0.01, which is 1 %")
 
     def enforce(self, name: str, bad: int, total: int, first: Sequence[BadItem]) -> None:
-        """Raise `DataError` if `bad` of the `total` items of source `name` are more than the policy allows; `first` are the first of them."""
+        """Raise `DataError` if `bad` of `total` items of source `name` are more than allowed; `first` are the first of them."""
         if not self.limit or bad == 0:
             return
         if self.on_bad == "skip" and bad <= self.max_bad_fraction * total and bad < total:

@@ -12,20 +12,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from accord.data.arrays import choose, numbers, read_npy, read_npz
+from accord.data.arrays import choose, joined, read_npy, read_npz
 from accord.data.csv_tables import read_csv
 from accord.data.digits import digits
 from accord.data.encoded import Encoded, Options, Progress, Scan, open_images
 from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, missing, unreadable_source
-from accord.data.folders import FileImages, folder_labels, folder_of_images, single_file
+from accord.data.folders import FileImages, folder_labels, folder_of_images, named_images
 from accord.data.images import MAX_PIXELS
 from accord.data.inspection import inspect
 from accord.data.pixels import pixel_samples
 from accord.data.policy import Policy, judge
-from accord.data.samples import LISTED, Samples, Store
-from accord.data.tables import TableImages, image_column, label_column, open_parquet, read_labels, read_numbers
+from accord.data.samples import LISTED, RowKeys, Samples, Store
+from accord.data.tables import (
+    TableImages,
+    image_column,
+    label_column,
+    open_parquet,
+    read_labels,
+    read_numbers,
+    short_names,
+)
 from accord.data.vectors import Labels, encode_labels, vector_samples
-from accord.errors import DataError, UsageError
+from accord.errors import UsageError
 
 Source = str | os.PathLike[str] | np.ndarray | Mapping[str, Any]
 
@@ -140,17 +148,22 @@ def _name(source: Source) -> str:
 
 def _open(source: Source, request: _Request) -> Samples:
     if isinstance(source, np.ndarray):
-        return _from_arrays({"x": source}, request)
+        return _from_arrays([{"x": source}], None, request)
     if isinstance(source, Mapping):
-        return _from_arrays(source, request)
+        return _from_arrays([source], None, request)
     if request.name == "digits":
         images, labels = digits()
-        return pixel_samples("digits", images, labels, [], request.options, request.policy)
+        return pixel_samples("digits", images, RowKeys([len(images)]), labels, [], request.options, request.policy)
     paths = _paths(request.name)
     kind = _kind(request.name, paths)
-    if kind in (".npy", ".npz"):
-        return _from_arrays({"x": read_npy(paths[0])} if kind == ".npy" else read_npz(paths[0]), request)
-    openers = {"folder": _from_folder, "image": _from_image, ".parquet": _from_parquet, ".csv": _from_csv}
+    openers = {
+        "folder": _from_folder,
+        "image": _from_images,
+        ".parquet": _from_parquet,
+        ".csv": _from_csv,
+        ".npy": _from_array_files,
+        ".npz": _from_array_files,
+    }
     return openers[kind](paths, request)
 
 
@@ -185,39 +198,38 @@ def _matches(pattern: str) -> list[Path]:
 def _kind(name: str, paths: Sequence[Path]) -> str:
     if len(paths) == 1 and paths[0].is_dir():
         return "folder"
-    kinds = {".csv" if path.name.lower().endswith(".csv.gz") else path.suffix.lower() for path in paths}
+    kinds = {_file_kind(path) for path in paths}
     if len(kinds) > 1:
-        raise UsageError(
-            f"files of several kinds: {', '.join(sorted(kinds))}",
-            where=name,
-            help="match files of one kind",
-            code="E220",
-        )
+        help = "match files of one kind"
+        raise UsageError(f"files of several kinds: {', '.join(sorted(kinds))}", where=name, help=help, code="E220")
     kind = kinds.pop()
-    if len(paths) > 1 and kind not in (".parquet", ".csv"):
-        raise UsageError(
-            f'several files of kind "{kind}"', where=name, help="pass one file, or the folder of images", code="E220"
-        )
     if not paths[0].is_file():
         raise UsageError("neither a file nor a folder", where=name, help=_HELP, code="E220")
-    if kind in EXTENSIONS | FOREIGN_EXTENSIONS:
-        return "image"
-    if kind not in (".parquet", ".csv", ".npy", ".npz"):
+    if kind not in ("image", ".parquet", ".csv", ".npy", ".npz"):
         raise UsageError(f'cannot read a file of kind "{kind}"', where=name, help=_HELP, code="E220")
     return kind
 
 
+def _file_kind(path: Path) -> str:
+    if path.name.lower().endswith(".csv.gz"):
+        return ".csv"
+    kind = path.suffix.lower()
+    return "image" if kind in EXTENSIONS | FOREIGN_EXTENSIONS else kind
+
+
 def _from_folder(paths: Sequence[Path], request: _Request) -> Samples:
-    images = folder_of_images(str(paths[0]), request.follow_links)
+    return _from_files(folder_of_images(str(paths[0]), request.follow_links), request)
+
+
+def _from_images(paths: Sequence[Path], request: _Request) -> Samples:
+    return _from_files(named_images(paths), request)
+
+
+def _from_files(images: FileImages, request: _Request) -> Samples:
     names = images.listing.paths
     labels, classes, notes = folder_labels(names)
     found = None if labels is None else Labels(labels, classes)
     return _from_encoded(images, names, found, [*images.listing.notes, *notes], request)
-
-
-def _from_image(paths: Sequence[Path], request: _Request) -> Samples:
-    images: FileImages = single_file(paths[0])
-    return _from_encoded(images, images.listing.paths, None, [], request)
 
 
 def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
@@ -254,21 +266,23 @@ def _from_csv(paths: Sequence[Path], request: _Request) -> Samples:
     )
 
 
-def _from_arrays(arrays: Mapping[str, Any], request: _Request) -> Samples:
-    name = request.name
-    x, y, notes = choose(arrays, request.column, request.label, name)
-    x = numbers(x, name)
-    if x.ndim not in (2, 3, 4):
-        help = "expected (N, features), or images (N, H, W), (N, C, H, W) or (N, H, W, C)"
-        raise DataError(f"an array of shape {x.shape}", where=name, help=help, code="E340")
-    labels = (
-        None
-        if y is None
-        else encode_labels(y.reshape(-1).tolist() if y.shape == (len(x), 1) else y.tolist(), len(x), name)
-    )
+def _from_array_files(paths: Sequence[Path], request: _Request) -> Samples:
+    files = [{"x": read_npy(path)} if path.suffix.lower() == ".npy" else read_npz(path) for path in paths]
+    return _from_arrays(files, short_names(paths) if len(paths) > 1 else None, request)
+
+
+def _from_arrays(files: Sequence[Mapping[str, Any]], names: Sequence[str] | None, request: _Request) -> Samples:
+    """One or several mappings of arrays, put one after the other; `names` are for the keys where there are several."""
+    parts = [choose(arrays, request.column, request.label, request.name) for arrays in files]
+    x, y = joined(parts, request.name, names)
+    notes = parts[0].notes
+    keys = RowKeys([len(part.x) for part in parts], names)
+    labels = None if y is None else encode_labels(y, len(x), request.name)
     if x.ndim == 2:
-        return vector_samples(name, x, request.policy, labels=labels, notes=notes, impute=request.impute)
-    return pixel_samples(name, x, labels, notes, request.options, request.policy)
+        return vector_samples(
+            request.name, x, request.policy, keys=keys, labels=labels, notes=notes, impute=request.impute
+        )
+    return pixel_samples(request.name, x, keys, labels, notes, request.options, request.policy)
 
 
 def _from_encoded(

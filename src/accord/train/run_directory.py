@@ -10,6 +10,7 @@ import platform
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -279,6 +280,7 @@ def version() -> str:
         return "unknown"
 
 
+@cache
 def code_hash() -> str:
     """sha256 over the source of the package: tells whether a run goes on with the code it began with."""
     root = Path(__file__).parent.parent

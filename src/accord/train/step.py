@@ -24,7 +24,7 @@ def train_step(objective: Objective, optimizer: Optimizer, pair: Pair, guard: Gu
     guard.judge(loss)
     optimizer.step()
     guard.restore()
-    return loss
+    return loss._replace(total=loss.total.detach())
 
 
 class Guard:

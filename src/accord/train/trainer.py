@@ -259,7 +259,7 @@ class Trainer:
             "seconds": seconds,
             "rate": (self.step - before) * self.settings.batch_size / elapsed,
             "lr": rate,
-            "loss": float(loss.total.detach()),
+            "loss": float(loss.total),
             "terms": {name: float(value) for name, value in loss.terms.items()},
             **NOT_EVALUATED,
             "waiting": min(1.0, max(0.0, self.loader.waited - waited) / elapsed),
