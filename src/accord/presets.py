@@ -25,7 +25,7 @@ DIGITS: Table = {
 }
 
 PHOTO: Table = {
-    "pairing": {"name": "two_views", "size": 16, "plain_size": 32, "augment": {"preset": "photo"}},
+    "pairing": {"name": "two_views", "augment": {"preset": "photo"}},
     "encoder": {
         "name": "multiscale",
         "stem_width": 64,
@@ -42,7 +42,7 @@ PHOTO: Table = {
     "training": {"budget": "10m", "batch_size": 256},
 }
 
-GREY_PHOTO: Table = {**PHOTO, "pairing": {**PHOTO["pairing"], "augment": {"preset": "grey_photo"}}}
+GREY_PHOTO: Table = {**PHOTO, "pairing": {"name": "two_views", "augment": {"preset": "grey_photo"}}}
 
 VECTOR: Table = {
     "pairing": {"name": "two_views", "augment": {"preset": "vector"}},
@@ -69,6 +69,16 @@ PRESETS: dict[str, Table] = {
     "vector": VECTOR,
     "resnet18": RESNET18,
 }
+
+
+SMALL_VIEWS = {"photo", "grey_photo"}
+"""Presets that train on views of half the size of the image: four times as many a second, and better features in equal time."""
+
+
+def view_sizes(canvas: int) -> Table:
+    """Side of the random views and of the plain view for images stored with this side."""
+    size = min(max(16, canvas // 2), 64)
+    return {"size": min(size, canvas), "plain_size": min(canvas, 2 * size)}
 
 
 def preset_for(kind: str, shape: tuple[int, ...], source: str) -> str:

@@ -184,10 +184,13 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     )
     preset = preset or presets.preset_for(samples.kind, samples.shape, source)
     table = complete(presets.PRESETS[preset], given)
-    found: dict[str, Any] = {"kind": samples.kind, "shape": list(samples.shape)}
+    found: dict[str, Any] = {"data": {"kind": samples.kind, "shape": list(samples.shape)}}
     if samples.kind == "image":
-        found["canvas"] = samples.shape[-1]
-    return recipe_toml.parse(recipe_toml.merge(table, {"data": found})), samples
+        canvas = samples.shape[-1]
+        found["data"]["canvas"] = canvas
+        if preset in presets.SMALL_VIEWS and "size" not in table["pairing"]:
+            found["pairing"] = presets.view_sizes(canvas)
+    return recipe_toml.parse(recipe_toml.merge(table, found)), samples
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -25,13 +25,13 @@ def solve(x: torch.Tensor, label: torch.Tensor, strength: float, weight: torch.T
     factor = torch.linalg.cholesky(bound)
     target = torch.nn.functional.one_hot(label).to(x.dtype)
     return fit(
-        Problem(ones, target, weight),
+        Problem(ones, target, weight[None]),
         torch.tensor(strength, dtype=x.dtype),
         lambda g: torch.cholesky_solve(g.mT, factor).mT,
-        torch.zeros(target.shape[1], width, dtype=x.dtype),
+        torch.zeros(1, target.shape[1], width, dtype=x.dtype),
         iterations=500,
         tolerance=1e-13,
-    )
+    )[0]
 
 
 @pytest.mark.parametrize(("n", "dim", "classes"), [(200, 5, 3), (60, 100, 4), (150, 8, 2)])
@@ -48,18 +48,18 @@ def test_same_minimum_as_scikit_learn(n: int, dim: int, classes: int, strength: 
 def test_gradient_is_zero_at_the_minimum_and_the_bias_is_free() -> None:
     x, label = made(120, 6, 3, seed=1)
     w = solve(x, label, 10.0)
-    problem = Problem(with_ones(x), torch.nn.functional.one_hot(label).double(), torch.full((120,), 1 / 120).double())
-    assert problem.value_and_gradient(w, torch.tensor(10.0).double())[1].abs().max() < 1e-6
+    problem = Problem(with_ones(x), torch.nn.functional.one_hot(label).double(), torch.full((1, 120), 1 / 120).double())
+    assert problem.value_and_gradient(w[None], torch.tensor(10.0).double())[1].abs().max() < 1e-6
     shares = torch.softmax(with_ones(x) @ w.T, 1).mean(0)
     assert torch.allclose(shares, torch.bincount(label).double() / 120, atol=1e-6)  # what an unpenalised bias gives
 
 
 def test_gradient_is_that_of_autograd() -> None:
     x, label = made(30, 4, 3, seed=2)
-    problem = Problem(with_ones(x), torch.nn.functional.one_hot(label).double(), torch.rand(30).double())
-    w = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    value, gradient = problem.value_and_gradient(w, torch.tensor(0.7).double())
-    (expected,) = torch.autograd.grad(value, w)
+    problem = Problem(with_ones(x), torch.nn.functional.one_hot(label).double(), torch.rand(2, 30).double())
+    w = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    value, gradient = problem.value_and_gradient(w, torch.tensor([0.7, 0.1]).double())
+    (expected,) = torch.autograd.grad(value.sum(), w)
     assert torch.allclose(gradient, expected, atol=1e-12)
 
 

@@ -14,7 +14,9 @@ from accord.train.optim import LARS, SGD, AdamW, LayerwiseSGD, OptimizerSettings
 SETTINGS: list[OptimizerSettings] = [AdamW(), SGD(), LARS()]
 
 
-def lars_by_hand(w: list[float], v: list[float], g: list[float], lr: float, momentum: float, decay: float, trust: float, adapt: bool) -> None:
+def lars_by_hand(
+    w: list[float], v: list[float], g: list[float], lr: float, momentum: float, decay: float, trust: float, adapt: bool
+) -> None:
     """Algorithm 1 of the paper on lists of numbers, in place."""
     length, slope = math.sqrt(sum(x * x for x in w)), math.sqrt(sum(x * x for x in g))
     rate = trust * length / (slope + decay * length) if adapt and length > 0 and slope > 0 else 1.0
@@ -25,7 +27,10 @@ def lars_by_hand(w: list[float], v: list[float], g: list[float], lr: float, mome
 
 def test_lars_follows_the_paper_for_five_steps() -> None:
     torch.manual_seed(0)
-    matrix, bias = nn.Parameter(torch.randn(3, 4, dtype=torch.float64)), nn.Parameter(torch.randn(4, dtype=torch.float64))
+    matrix, bias = (
+        nn.Parameter(torch.randn(3, 4, dtype=torch.float64)),
+        nn.Parameter(torch.randn(4, dtype=torch.float64)),
+    )
     still = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
     groups = [
         {"params": [matrix, still], "weight_decay": 0.01, "adapt": True},
@@ -43,7 +48,9 @@ def test_lars_follows_the_paper_for_five_steps() -> None:
             lars_by_hand(w, v, p.grad.flatten().tolist(), rate, 0.9, decay, 0.02, adapt)
         optimizer.step()
         for p in (matrix, bias, still):
-            torch.testing.assert_close(p.detach().flatten(), torch.tensor(expected[p][0], dtype=torch.float64), rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(
+                p.detach().flatten(), torch.tensor(expected[p][0], dtype=torch.float64), rtol=1e-12, atol=1e-14
+            )
 
 
 def test_lars_does_not_depend_on_the_scale_of_the_gradient() -> None:
@@ -108,7 +115,12 @@ def test_every_optimiser_finds_the_bottom_of_a_bowl(settings: OptimizerSettings)
 
 
 def test_bounds() -> None:
-    for make in (lambda: SGD(momentum=1.0), lambda: LARS(momentum=-0.1), lambda: AdamW(beta1=1.5), lambda: LARS(trust=-1)):
+    for make in (
+        lambda: SGD(momentum=1.0),
+        lambda: LARS(momentum=-0.1),
+        lambda: AdamW(beta1=1.5),
+        lambda: LARS(trust=-1),
+    ):
         with pytest.raises(UsageError, match="out of bounds"):
             make()
 

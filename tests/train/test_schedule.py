@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -36,9 +37,9 @@ def test_a_changed_plan_goes_on_without_a_jump_and_ends_at_zero() -> None:
     assert progress[300] == pytest.approx(0.3)
     assert progress[400] == pytest.approx(0.3 + 0.7 * 100 / 200)
     assert progress[900] == pytest.approx(1.0)
-    assert all(0 < b - a < 0.004 for a, b in zip(progress, progress[1:], strict=False))
+    assert all(0 < b - a < 0.004 for a, b in itertools.pairwise(progress))
     values = rates(plan)
-    assert all(abs(a - b) < 0.03 for a, b in zip(values, values[1:], strict=False) if a != values[0])
+    assert all(abs(a - b) < 0.03 for a, b in itertools.pairwise(values) if a != values[0])
     assert values[:300] == rates(Plan(((0, 1000),)))[:300], "what is done does not change afterwards"
     assert values[-1] < 1e-4
 
@@ -47,7 +48,9 @@ def test_the_plan_alone_decides() -> None:
     plan = Plan.of([[0, 50], [20, 40]])
     assert rates(plan) == rates(Plan(((0, 50),)).changed(20, 40))
     assert plan.changed(0, 10) == Plan(((0, 10),))
-    assert Plan(((0, 9), (3, 7))).changed(3, 8) == Plan(((0, 9), (3, 8))), "a second change at one step replaces the first"
+    assert Plan(((0, 9), (3, 7))).changed(3, 8) == Plan(((0, 9), (3, 8))), (
+        "a second change at one step replaces the first"
+    )
 
 
 @pytest.mark.parametrize("entries", [(), ((1, 5),), ((0, 0),), ((0, 5), (0, 6)), ((0, 9), (5, 5))])
@@ -57,20 +60,25 @@ def test_what_is_no_plan_is_refused(entries: tuple[tuple[int, int], ...]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2 d ", 172800), ("45", 45), (7, 7), (0.5, 0.5), (".5m", 30)]
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1.5h", 5400), (" 2 d ", 172800), ("45", 45), (7, 7), (0.5, 0.5), (".5m", 30)],
 )
 def test_durations(text: str | float, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10 minutes", "-5m", "0s", "1e3", "m", "nan", float("nan"), float("inf"), -1, "1h30m"])
+@pytest.mark.parametrize(
+    "text", ["", "10 minutes", "-5m", "0s", "1e3", "m", "nan", float("nan"), float("inf"), -1, "1h30m"]
+)
 def test_what_is_no_duration_is_refused(text: str | float) -> None:
     with pytest.raises(UsageError, match="no length of time") as caught:
         seconds_of(text)
     assert "10m" in str(caught.value)
 
 
-def simulate(budget: float, seconds_per_step: list[float], estimate: float, overhead: float = 0.0) -> tuple[float, Plan]:
+def simulate(
+    budget: float, seconds_per_step: list[float], estimate: float, overhead: float = 0.0
+) -> tuple[float, Plan]:
     """A run on a machine whose steps take these times, one after the other (the last for ever)."""
     plan, pace, clock, step = Plan(((0, steps_for(budget, estimate)),)), Pace(budget), 0.0, 0
     while step < plan.total:

@@ -18,28 +18,38 @@ HALVINGS = 20
 
 
 class Problem(NamedTuple):
-    """Leading axes are independent problems (folds, draws).
+    """Groups of problems: those of one group share their rows, and differ in which rows count (folds of a cross-validation).
 
-    `x` is (*problems, rows, dim + 1) with a last column of ones for the bias, `target` one-hot (*problems, rows, classes),
-    `weight` (*problems, rows) non-negative with sum 1 over rows: 0 leaves a row out.
+    `x` is (*groups, rows, dim + 1) with a last column of ones for the bias, `target` one-hot (*groups, rows, classes),
+    `weight` (*groups, folds, rows) non-negative with sum 1 over rows: 0 leaves a row out.
     """
 
     x: Tensor
     target: Tensor
     weight: Tensor
 
+    def log_probabilities(self, w: Tensor) -> Tensor:
+        """log p of each class, (*groups, rows, folds, classes), for weights (*groups, folds, classes, dim + 1)."""
+        logits = self.x @ w.flatten(-3, -2).mT  # one product for all folds
+        return torch.log_softmax(logits.unflatten(-1, w.shape[-3:-1]), dim=-1)
+
+    def losses(self, log_p: Tensor) -> Tensor:
+        """Cross-entropy of each row, (*groups, folds, rows)."""
+        return -(self.target.unsqueeze(-2) * log_p).sum(-1).mT
+
     def value_and_gradient(self, w: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (*problems,) and its gradient at `w` (*problems, classes, dim + 1); the bias, the last column, is not penalised."""
-        log_p = torch.log_softmax(self.x @ w.mT, dim=-1)
-        loss = -((self.target * log_p).sum(-1) * self.weight).sum(-1)
-        residual = (log_p.exp() - self.target) * self.weight[..., None]
-        gradient = residual.mT @ self.x  # ten times as fast as its transpose where classes are few
+        """Loss (*groups, folds) and its gradient at `w` (*groups, folds, classes, dim + 1); the bias is not penalised."""
+        log_p = self.log_probabilities(w)
+        loss = (self.losses(log_p) * self.weight).sum(-1)
+        residual = (log_p.exp() - self.target.unsqueeze(-2)) * self.weight.mT[..., None]
+        gradient = residual.flatten(-2).mT @ self.x  # ten times as fast as its transpose where classes are few
+        gradient = gradient.unflatten(-2, w.shape[-3:-1])
         penalised = w[..., :-1]
         gradient[..., :-1] += strength[..., None, None] * penalised
         return loss + 0.5 * strength * penalised.square().sum((-2, -1)), gradient
 
 
-def with_ones(x: Float[Tensor, "*problems rows dim"]) -> Float[Tensor, "*problems rows dim_plus_1"]:
+def with_ones(x: Float[Tensor, "*groups rows dim"]) -> Float[Tensor, "*groups rows dim_plus_1"]:
     """`x` with a last column of ones, whose weights are the bias."""
     return torch.cat([x, x.new_ones(*x.shape[:-1], 1)], dim=-1)
 
@@ -48,18 +58,18 @@ def fit(
     problem: Problem,
     strength: Tensor,
     precondition: Callable[[Tensor], Tensor],
-    start: Float[Tensor, "*problems classes dim_plus_1"],
+    start: Float[Tensor, "*groups folds classes dim_plus_1"],
     *,
     iterations: int = 100,
     tolerance: float = 1e-5,
     memory: int = 8,
-) -> Float[Tensor, "*problems classes dim_plus_1"]:
+) -> Float[Tensor, "*groups folds classes dim_plus_1"]:
     """The weights of each problem; stops when no problem can gain more than about `tolerance` nats.
 
     Args:
         problem: data of the problems.
-        strength: lambda of each, broadcasting to (*problems,).
-        precondition: solves (curvature bound) u = g for u, (*problems, classes, dim + 1) to the same.
+        strength: lambda of each, broadcasting to (*groups, folds).
+        precondition: solves (curvature bound) u = g for u, (*groups, folds, classes, dim + 1) to the same.
         start: where to start.
         iterations: at most so many steps.
         tolerance: on half the predicted decrease, in the units of the loss.

@@ -82,7 +82,7 @@ def linear_probe(
     curvature = _curvature(moments, scale)
     strength, start = _select(x, target, curvature, seed)
     rows = x.new_full((len(x),), 1 / len(x))
-    weight = fit(Problem(x, target, rows), x.new_tensor(strength), _solver(curvature, strength), start)
+    weight = fit(Problem(x, target, rows[None]), x.new_tensor(strength), _solver(curvature, strength), start[None])[0]
     del x
     hits = [
         (with_ones((rows - moments.mean) / scale) @ weight.T).argmax(1) == label
@@ -125,9 +125,9 @@ def _select(x: Tensor, target: Tensor, curvature: Tensor, seed: int) -> tuple[fl
     weight, idle = start.expand(folds, -1, -1), 0
     for strength in STRENGTHS:
         weight = fit(problem, x.new_full((folds,), strength), _solver(curvature, strength), weight, tolerance=1e-4)
-        log_p = torch.log_softmax(x @ weight.mT, -1)
-        loss = float(((log_p * target).sum(-1) * -left_out).sum())
-        right = float(((log_p.argmax(-1) == target.argmax(-1)) * left_out).sum())
+        log_p = problem.log_probabilities(weight)
+        loss = float((problem.losses(log_p) * left_out).sum())
+        right = float(((log_p.argmax(-1) == target.argmax(-1, keepdim=True)).mT * left_out).sum())
         better = not tried or right > max(t[0] for t in tried) or -loss > max(t[1] for t in tried)
         tried.append((right, -loss, strength, weight.mean(0)))
         idle = 0 if better else idle + 1
@@ -221,7 +221,8 @@ def _few_fits(x: Tensor, target: Tensor, fold: Tensor, held_out: Tensor, label: 
         fold == torch.arange(FOLDS + 1, device=x.device)[:, None]
     )  # the last "fold" leaves nothing out: the fit itself
     kept = (~left_out).to(x.dtype)
-    problem = Problem(inside[:, None], target[:, None], kept / kept.sum(-1, keepdim=True))
+    kept = (kept / kept.sum(-1, keepdim=True)).expand(draws, -1, -1)
+    problem = Problem(inside, target, kept)
     bound = torch.cat([root.square() / (2 * n), root.new_full((draws, 1), 0.5)], dim=-1)[:, None, None].to(x.dtype)
     weight = x.new_zeros(draws, FOLDS + 1, target.shape[-1], n + 1)
     losses, accuracies = [], []
@@ -229,8 +230,7 @@ def _few_fits(x: Tensor, target: Tensor, fold: Tensor, held_out: Tensor, label: 
         curvature = bound + strength
         strengths = x.new_full((draws, FOLDS + 1), strength)
         weight = fit(problem, strengths, lambda g, c=curvature: g / c, weight, tolerance=1e-4)  # type: ignore[misc]
-        log_p = torch.log_softmax(problem.x @ weight.mT, -1)
-        losses.append(-((log_p * problem.target).sum(-1) * left_out).sum((-2, -1)) / n)
+        losses.append((problem.losses(problem.log_probabilities(weight)) * left_out).sum((-2, -1)) / n)
         accuracies.append(((outside @ weight[:, -1].mT).argmax(-1) == label).float().mean(-1))
     loss, best = torch.stack(losses).min(0)
     return loss, torch.stack(accuracies).gather(0, best[None])[0]
