@@ -288,7 +288,7 @@ def probe_after(samples: Samples, pairing: Pairing, seed: int, steps: int) -> fl
     torch.manual_seed(seed)
     objective = small_model(samples.shape[0])
     optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(1, steps), pct_start=0.1)
     for batch in Loader(samples, train, batch_size=128, seed=seed).batches(0, steps):
         optimizer.zero_grad()
         objective(pairing(batch.data, Draws(seed, batch.epoch, batch.index), batch.aspect)).total.backward()
@@ -305,10 +305,11 @@ def probe_after(samples: Samples, pairing: Pairing, seed: int, steps: int) -> fl
 def compare_quality(seeds: int, steps: int) -> dict[str, Any]:
     """The same model, data, order and number of steps; only the augmentation differs."""
     samples, a, name = subset()
-    size = samples.shape[-1]
-    kinds = {"batched": two_views(a), "per_sample": PerSample(a, size, tuned=False)}
+    side = samples.shape[-1]
+    size = side if side < 20 else 20
+    kinds = {"batched": two_views(a, size=size, plain_size=side), "per_sample": PerSample(a, size, tuned=False)}
     found = {kind: [probe_after(samples, p, s, steps) for s in range(seeds)] for kind, p in kinds.items()}
-    untrained = [probe_after(samples, kinds["batched"], s, 0) for s in range(min(seeds, 2))] if steps else []
+    untrained = probe_after(samples, kinds["batched"], 0, 0)
     differences = [b - p for b, p in zip(found["batched"], found["per_sample"], strict=True)]
     spread = statistics.stdev(differences) / math.sqrt(seeds) if seeds > 1 else math.nan
     return {
@@ -339,7 +340,8 @@ def main() -> None:
     torch.set_flush_denormal(True)
     report: dict[str, Any] = {"format": 1, "torch": torch.__version__, "threads": options.threads}
     report |= {"machine": platform.machine(), "views": [], "training": []}
-    print("views per second, one process" + " " * 10 + "batched | per sample: tuned, torchvision-style")
+    if options.sizes:
+        print("views per second of one core" + " " * 11 + "batched | per sample: tuned, torchvision-style")
     for size in options.sizes:
         for r in compare_views(size, options.repeats):
             report["views"].append(r)
@@ -361,7 +363,7 @@ def main() -> None:
         q = report["quality"] = compare_quality(options.seeds, options.steps)
         print(
             f"linear probe after {q['steps']} steps, {q['data']}: batched {statistics.mean(q['batched']):.1%}, "
-            f"per sample {statistics.mean(q['per_sample']):.1%}, untrained {statistics.mean(q['untrained']):.1%}; "
+            f"per sample {statistics.mean(q['per_sample']):.1%}, untrained {q['untrained']:.1%}; "
             f"difference {q['difference']:+.2%} ± {q['standard_error'] or 0:.2%} (standard error, {options.seeds} seeds)"
         )
     if options.out is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import accord.data.encoded as encoded_images
@@ -353,6 +354,14 @@ def test_vectors_of_every_number_type(dtype: Any) -> None:
     assert samples.kind == "vector" and samples.shape == (3,)
     assert every(samples).dtype == np.float32 and np.allclose(every(samples), values.astype(np.float64), rtol=1e-7)
     assert samples.classes == ("0", "1", "2")
+
+
+def test_tensors() -> None:
+    values = torch.rand(6, 3, dtype=torch.float64)
+    for tensor in (values, values.float().requires_grad_(), values.T.contiguous().T, values.bfloat16()):
+        assert np.allclose(every(open_source(tensor)), tensor.detach().double().numpy(), atol=1e-7)
+    with pytest.raises(UsageError, match="list"):
+        open_source([1, 2])  # type: ignore[arg-type]
 
 
 def test_labels_of_arrays() -> None:

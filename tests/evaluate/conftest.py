@@ -96,7 +96,7 @@ def digits() -> Samples:
 
 @pytest.fixture(scope="session")
 def views() -> Pairing:
-    return two_views(Augmentation.digits())
+    return two_views(Augmentation(shift=0.04, noise=0.05))
 
 
 @pytest.fixture(scope="session")

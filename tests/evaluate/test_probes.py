@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_principal_components_are_those_of_the_covariance(dim: int) -> None:
     scale = torch.logspace(1, -3, dim)
     x = torch.randn(900, dim, generator=torch.Generator().manual_seed(0)) * scale + 5
     found = p.principal_components(Moments.of(x), seed=0)
-    values, vectors = np.linalg.eigh(np.cov(x.double().numpy().T, bias=True))
+    values = np.linalg.eigvalsh(np.cov(x.double().numpy().T, bias=True))
     share = values[::-1].cumsum() / values.sum()
     assert found.shape[1] == int((share < 0.95).sum()) + 1
     assert torch.allclose(found.T @ found, torch.eye(found.shape[1]), atol=1e-4)
@@ -135,9 +136,8 @@ def test_pixels_of_digits_reach_what_scikit_learn_reaches(digits: Samples) -> No
     assert labels is not None and notes == []
     raw = p.pixels(digits, train.index), p.pixels(digits, held_out.index)
     found = p.probes(labels, train, held_out, raw, seed=0)
-    assert found["features"] == pytest.approx(found["pixels"])
-    row = found["pixels"]
-    assert isinstance(row, dict)
+    row: Any = found["pixels"]
+    assert found["features"] == row
     assert row["linear"] > 0.95 and row["knn"] > 0.96 and 0.87 < row["few_label"]["mean"] < 0.93
     assert found["pca"]["few_label"]["mean"] > 0.87 and found["pca"]["linear"] > 0.92  # type: ignore[index]
     assert 0.05 < float(found["chance"]) < 0.15  # type: ignore[arg-type]

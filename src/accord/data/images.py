@@ -113,7 +113,7 @@ def _decode(image: Image.Image, canvas: Canvas) -> Decoded:
     conversions = (
         [] if image.format == "MPO" or not getattr(image, "is_animated", False) else ["only the first frame used"]
     )
-    image.draft(None, (2 * canvas.side, 2 * canvas.side))
+    image.draft(None, (canvas.side, canvas.side))  # libjpeg scales by 1/2, 1/4, 1/8 while decoding
     image.load()
     turn, metadata_damaged = _orientation(image)
     if metadata_damaged:

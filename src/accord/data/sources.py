@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from accord.data.arrays import choose, joined, read_npy, read_npz
 from accord.data.csv_tables import read_csv
@@ -35,7 +37,7 @@ from accord.data.tables import (
 from accord.data.vectors import Labels, encode_labels, vector_samples
 from accord.errors import UsageError
 
-Source = str | os.PathLike[str] | np.ndarray | Mapping[str, Any]
+Source = str | os.PathLike[str] | np.ndarray | Tensor | Mapping[str, Any]
 
 _HELP = (
     'expected "digits", a folder of images, a .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
@@ -81,7 +83,7 @@ def open_source(
     Args:
         source: "digits"; a folder of images (recursive, sub-folders are classes if every image is exactly one deep); an image;
             a Parquet file (a column of encoded images, or columns of numbers), a CSV file, or a pattern that matches several;
-            an .npz or .npy file; an array or a mapping of arrays by name.
+            an .npz or .npy file; an array, a tensor, or a mapping of arrays by name.
         size: side in pixels of the square that images are stored on, whatever their shape (see `Samples.aspect`). By default the
             common size if all have the same, of at most 96 pixels; else 1.25 times the largest of 32, 48, 64, 96, 128 that is not
             above the median of the shorter sides.
@@ -139,14 +141,17 @@ def check_source(
 
 
 def _name(source: Source) -> str:
-    if isinstance(source, np.ndarray | Mapping):
-        return "array" if isinstance(source, np.ndarray) else "arrays"
+    if isinstance(source, np.ndarray | Tensor | Mapping):
+        return "arrays" if isinstance(source, Mapping) else "array"
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"a source of type {type(source).__name__}", help=_HELP + ", or a NumPy array")
     return os.fsdecode(source)
 
 
 def _open(source: Source, request: _Request) -> Samples:
+    if isinstance(source, Tensor):
+        plain = source.detach().cpu()
+        source = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     if isinstance(source, np.ndarray):
         return _from_arrays([{"x": source}], None, request)
     if isinstance(source, Mapping):

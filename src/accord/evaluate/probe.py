@@ -16,7 +16,11 @@ from accord.evaluate.logistic import Problem, fit, with_ones
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
 """Penalties lambda tried, strong to weak, in the units of the mean cross-entropy."""
+FEW_STRENGTHS = STRENGTHS[:7]
+"""Those that can be best for ten labels of each class."""
 FOLDS = 5
+CHOICE = 1e-3
+"""Fits that only serve to choose, and those to few labels, stop when nothing can be gained but so many nats."""
 FEW_CLASSES = 100
 """The few-label probe is for at most so many classes."""
 
@@ -124,7 +128,7 @@ def _select(x: Tensor, target: Tensor, curvature: Tensor, seed: int) -> tuple[fl
     tried: list[tuple[float, float, float, Tensor]] = []
     weight, idle = start.expand(folds, -1, -1), 0
     for strength in STRENGTHS:
-        weight = fit(problem, x.new_full((folds,), strength), _solver(curvature, strength), weight, tolerance=1e-4)
+        weight = fit(problem, x.new_full((folds,), strength), _solver(curvature, strength), weight, tolerance=CHOICE)
         log_p = problem.log_probabilities(weight)
         loss = float((problem.losses(log_p) * left_out).sum())
         right = float(((log_p.argmax(-1) == target.argmax(-1, keepdim=True)).mT * left_out).sum())
@@ -226,10 +230,10 @@ def _few_fits(x: Tensor, target: Tensor, fold: Tensor, held_out: Tensor, label: 
     bound = torch.cat([root.square() / (2 * n), root.new_full((draws, 1), 0.5)], dim=-1)[:, None, None].to(x.dtype)
     weight = x.new_zeros(draws, FOLDS + 1, target.shape[-1], n + 1)
     losses, accuracies = [], []
-    for strength in STRENGTHS[:-2]:
+    for strength in FEW_STRENGTHS:
         curvature = bound + strength
         strengths = x.new_full((draws, FOLDS + 1), strength)
-        weight = fit(problem, strengths, lambda g, c=curvature: g / c, weight, tolerance=1e-4)  # type: ignore[misc]
+        weight = fit(problem, strengths, lambda g, c=curvature: g / c, weight, tolerance=CHOICE)  # type: ignore[misc]
         losses.append((problem.losses(problem.log_probabilities(weight)) * left_out).sum((-2, -1)) / n)
         accuracies.append(((outside @ weight[:, -1].mT).argmax(-1) == label).float().mean(-1))
     loss, best = torch.stack(losses).min(0)

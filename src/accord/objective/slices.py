@@ -29,6 +29,10 @@ def directions(dim: int, slices: int, seed: int) -> Float[Tensor, "dim slices"]:
     return nn.functional.normalize(torch.randn(dim, slices, generator=generator), dim=0)
 
 
+_DRAW: list[Callable[[Slices, int], Tensor]] = []
+"""`Slices.draw`, left alone by torch.compile, which would compile it again at each step."""
+
+
 class Slices(nn.Module):
     """Fresh directions at each training step, a function of `seed` and the step only.
 
@@ -47,14 +51,23 @@ class Slices(nn.Module):
         self.seed = seed
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._known: tuple[Tensor, int, int] | None = None  # the buffer, its version, its value
+        if (
+            not _DRAW
+        ):  # importing the compiler takes seconds, as the first optimiser does: not when this file is imported
+            _DRAW.append(torch.compiler.disable(Slices.draw))
 
     def forward(self, dim: int, like: Tensor) -> Float[Tensor, "dim slices"]:
         """Directions of the current step, on the device of `like`; in training mode, the step ends with this call."""
+        a = _DRAW[0](self, dim) if _DRAW else self.draw(dim)
+        return a.to(like.device, non_blocking=True)
+
+    def draw(self, dim: int) -> Tensor:
+        """`forward` on the CPU."""
         step = self._current()
         if self.training:
             self.step.add_(1)
             self._known = (self.step, self.step._version, step + 1)
-        return directions(dim, self.slices, self.seed + step).to(like.device, non_blocking=True)
+        return directions(dim, self.slices, self.seed + step)
 
     def _current(self) -> int:
         """The step as a number, read from the device only after something else wrote the buffer (a checkpoint, a move)."""
@@ -100,10 +113,11 @@ def epps_pulley(u: Float[Tensor, "*views n k"], *, knots: int, t_max: float) -> 
     rotation. Epps and Pulley 1983; as used in LeJEPA (Balestriero, LeCun 2025, arXiv:2511.08544).
     """
     n = total_rows(u)
+    step = t_max / (knots - 1)
     t = torch.linspace(0, t_max, knots, dtype=torch.float64)[1:]  # at t = 0 both functions are 1
-    weight = torch.exp(-(t**2) / 2) * 2 * t_max / (knots - 1)
+    weight = torch.exp(-(t**2) / 2) * 2 * step
     weight[-1] /= 2
-    c1, s1 = torch.cos(u * float(t[0])), torch.sin(u * float(t[0]))
+    c1, s1 = torch.cos(u * step), torch.sin(u * step)
     waves = [(c1, s1)]
     for _ in range(knots - 2):
         c, s = waves[-1]

@@ -79,7 +79,8 @@ def remove_tree(path: Path) -> None:
     """Removes a folder under another name, so that a crash half-way leaves nothing that looks like a damaged original."""
     doomed = path if TEMPORARY in path.name else temporary_name(path)
     if doomed != path:
-        path.rename(doomed)
+        with disk_faults(path):
+            path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 

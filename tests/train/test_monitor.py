@@ -1,0 +1,213 @@
+"""Collapse is named while it happens, and a healthy run, however slow to start, is left alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from accord.data.pair import Pair
+from accord.data.pairing import Pairing
+from accord.data.random import Draws
+from accord.errors import Collapsed
+from accord.objective.loss import Terms
+from accord.objective.principles import barlow_twins, sigreg, vicreg, visreg
+from accord.train.device import choose_device
+from accord.train.monitor import PATIENCE, CollapseWatch, Health, Probe
+
+
+def load(name: str) -> ModuleType:
+    """A helper module from the folder of the tests, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = load("tiny")
+CPU = choose_device("cpu")
+
+
+def health(**changes: float) -> Health:
+    """That of a run in which all is well."""
+    fine: dict[str, Any] = {
+        "effective_rank": 30.0,
+        "std_min": 0.5,
+        "std_mean": 0.6,
+        "spread": 0.8,
+        "energy_matched": 0.1,
+        "energy_mismatched": 1.0,
+        "energy_auroc": 0.95,
+        "dim": 128,
+    }
+    return Health(**{**fine, **changes})
+
+
+def judge(*evaluations: Health, rows: int = 256, values: int = 64) -> str | None:
+    """The verdict on a run with these evaluations in its second half."""
+    watch = CollapseWatch(rows=rows, values=values)
+    for evaluation in evaluations:
+        alarm = watch.observe(0.5, evaluation)
+        if alarm is not None:
+            return alarm.kind
+    return None
+
+
+def test_lasting_collapse_is_named() -> None:
+    assert judge(*[health(spread=0.02)] * 4) == "constant"
+    assert judge(*[health(effective_rank=r) for r in (6.0, 5.5, 5.0, 4.8)]) == "dimensional"
+    assert judge(*[health(energy_auroc=a) for a in (0.51, 0.52, 0.5, 0.51)]) == "flat energy"
+    assert judge(*[health()] * 50) is None
+
+
+def test_a_scale_that_shrinks_behind_a_batch_norm_is_a_constant_collapse() -> None:
+    shrinking = [health(std_mean=0.14 * 0.7**k, energy_auroc=0.6) for k in range(12)]
+    assert judge(*shrinking) == "constant"
+    assert judge(*[e._replace(energy_auroc=0.95) for e in shrinking]) is None, "scale alone means nothing: only ratios count"
+
+
+def test_a_bad_moment_is_not_a_collapse() -> None:
+    bad, good = health(energy_auroc=0.5), health()
+    assert judge(*[bad] * (PATIENCE - 1), good, *[bad] * (PATIENCE - 1), good) is None
+
+
+def test_a_bad_value_that_gets_better_is_not_a_collapse() -> None:
+    assert judge(*[health(effective_rank=2.0 * 1.05**k) for k in range(25)]) is None
+    assert judge(*[health(effective_rank=2.0 * 1.01**k) for k in range(25)]) == "dimensional", "control: hardly better"
+    assert judge(*[health(energy_auroc=0.505 + 0.005 * k) for k in range(12)]) is None
+
+
+def test_nothing_is_judged_at_the_start() -> None:
+    watch = CollapseWatch(rows=256, values=64)
+    for progress in np.linspace(0.0, 0.149, 30):
+        assert watch.observe(float(progress), health(spread=0.0, effective_rank=1.0, energy_auroc=0.5)) is None
+
+
+def test_few_samples_numbers_or_dimensions_lower_what_can_be_asked() -> None:
+    low = [health(effective_rank=2.0)] * 6
+    assert judge(*low) == "dimensional"
+    assert judge(*low, values=5) is None, "five numbers cannot make many dimensions"
+    assert judge(*low, rows=12) is None
+    assert judge(*[e._replace(dim=8) for e in low]) is None
+    assert judge(*[e._replace(dim=1, effective_rank=1.0) for e in low]) is None
+    chance = [health(energy_auroc=0.58)] * 6
+    assert judge(*chance) is None
+    assert judge(*chance, rows=32) == "flat energy", "with few pairs 0.58 is within chance"
+
+
+def test_every_alarm_says_what_to_do() -> None:
+    for bad in (health(spread=0.0), health(effective_rank=1.2), health(energy_auroc=0.5)):
+        watch = CollapseWatch(rows=256, values=64)
+        alarms = [a for a in (watch.observe(0.5, bad) for _ in range(4)) if a is not None]
+        assert len(alarms) == 1
+        assert len(alarms[0].remedy.split()) > 5
+
+
+def test_the_watch_goes_on_after_a_pause() -> None:
+    first, bad = CollapseWatch(rows=256, values=64), health(spread=0.01)
+    for _ in range(PATIENCE - 1):
+        assert first.observe(0.5, bad) is None
+    second = CollapseWatch(rows=256, values=64)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert second.observe(0.5, bad) is not None
+
+
+# --- the probe ---
+
+
+def test_an_evaluation_changes_nothing_and_repeats_exactly() -> None:
+    objective, samples = tiny.objective(), tiny.samples()
+    probe = Probe(samples, np.arange(100, 180), tiny.pairing(), seed=3, batch_size=32)
+    objective.train()
+    state = {name: t.clone() for name, t in objective.state_dict().items()}
+    generator = torch.get_rng_state()
+    first = probe.examine(objective.model, CPU)
+    assert probe.examine(objective.model, CPU) == first
+    assert objective.training
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(t, state[name]) for name, t in objective.state_dict().items())
+    whole = Probe(samples, np.arange(100, 180), tiny.pairing(), seed=3, batch_size=80).examine(objective.model, CPU)
+    assert whole == pytest.approx(first, rel=1e-5), "the size of the pieces does not matter"
+    assert set(probe.batch.index.tolist()) <= set(range(100, 180))
+
+
+def test_measures_are_those_of_a_loop() -> None:
+    objective = tiny.objective().eval()
+    probe = Probe(tiny.samples(), np.arange(40), tiny.pairing(), seed=0, batch_size=40)
+    found = probe.examine(objective.model, CPU)
+    with torch.no_grad():
+        pair = probe.pairing(probe.batch.data, Draws(0, -1, probe.batch.index))
+        s_x, s_y = objective.model.encoder_x(pair.x).double(), objective.model.encoder_y(pair.y).double()
+    matched = [float(((s_x[i] - s_y[i]) ** 2).mean()) for i in range(40)]
+    mismatched = [float(((s_x[i] - s_y[(i - k) % 40]) ** 2).mean()) for k in range(1, 9) for i in range(40)]
+    wins = sum((a < b) + 0.5 * (a == b) for a in matched for b in mismatched) / (len(matched) * len(mismatched))
+    assert found.energy_auroc == pytest.approx(wins, abs=1e-4)
+    assert found.energy_matched == pytest.approx(np.mean(matched), rel=1e-5)
+    assert found.energy_mismatched == pytest.approx(np.mean(mismatched), rel=1e-5)
+    sigma = np.linalg.svd(s_y.numpy(), compute_uv=False)
+    p = sigma / sigma.sum() + 1e-7
+    assert found.effective_rank == pytest.approx(float(np.exp(-(p * np.log(p)).sum())), rel=1e-4)
+    assert found.std_mean == pytest.approx(float(s_y.numpy().std(0, ddof=1).mean()), rel=1e-5)
+
+
+# --- whole runs ---
+
+
+class Strangers(Pairing):
+    """x and y of a pair have nothing to do with each other."""
+
+    def __call__(self, batch: torch.Tensor, draws: Draws, aspect: torch.Tensor | None = None) -> Pair:
+        pair: Pair = tiny.pairing()(batch, draws, aspect)
+        return pair._replace(y=pair.y.roll(1, 0))
+
+    def plain(self, batch: torch.Tensor, aspect: torch.Tensor | None = None) -> torch.Tensor:
+        return batch.float()
+
+
+def run(tmp_path: Path, principle: Terms, **options: Any) -> None:
+    tiny.train(tmp_path / "run", objective=tiny.objective(principle, dim=48), **{"steps": 240, "checkpoint_every": 1000, "lr": 3e-3, **options})
+
+
+HEALTHY = {"vicreg": vicreg, "barlow_twins": barlow_twins, "sigreg": sigreg, "visreg": visreg}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_runs_raise_no_alarm(tmp_path: Path, name: str) -> None:
+    run(tmp_path, HEALTHY[name](**({"slices": 64} if name in ("sigreg", "visreg") else {})))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert not [line for line in lines if "event" in line]
+    assert lines[-1]["energy_auroc"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("kind", "principle", "options"),
+    [
+        ("constant", lambda: vicreg(variance=0.0, covariance=0.0), {}),
+        ("dimensional", lambda: vicreg(covariance=0.0), {"lr": 1e-2, "steps": 400}),
+    ],
+)
+def test_a_missing_term_is_found_out(tmp_path: Path, kind: str, principle: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(Collapsed, match=f"{kind} collapse at step") as caught:
+        run(tmp_path, principle(), **options)
+    assert (caught.value.kind, caught.value.exit_code) == (kind, 6)
+    assert caught.value.help
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["event"].startswith(f"{kind} collapse")
+
+
+def test_pairs_of_strangers_give_a_flat_energy_or_only_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "pairing", tiny.pairing)
+    strangers = Strangers()
+    original = tiny.pairing
+    strangers_calls = lambda batch, draws, aspect=None: original()(batch, draws, aspect)  # noqa: E731
+    assert strangers_calls is not None
