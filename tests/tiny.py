@@ -48,7 +48,8 @@ def train(out: Path, **options: Any) -> Fit:
     """A run of 40 steps with a checkpoint after every 10, unless told otherwise."""
     given = {"steps": 40, "batch_size": 32, "checkpoint_every": 10, "device": "cpu", "progress": Silent(), "lr": 1e-3}
     chosen = {**given, **options}
-    return fit(chosen.pop("objective", None) or objective(), samples(), pairing(), out=out, **chosen)
+    trained, data, pairs = (chosen.pop(key, None) for key in ("objective", "samples", "pairing"))
+    return fit(trained or objective(), samples() if data is None else data, pairs or pairing(), out=out, **chosen)
 
 
 def weights_hash(run: Path) -> str:

@@ -27,10 +27,12 @@ app = typer.Typer(
 Source = Annotated[
     str,
     typer.Argument(
-        help="digits, a folder of images, a Parquet, NPZ or NPY file, or a glob of them.", show_default=False
+        metavar="SOURCE",
+        help="digits, a folder of images, a Parquet, NPZ or NPY file, or a glob of them.",
+        show_default=False,
     ),
 ]
-Run = Annotated[Path, typer.Argument(help="A run directory.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Column = Annotated[str | None, typer.Option("--column", help="The image column of a table with several.")]

@@ -144,8 +144,8 @@ def test_what_cannot_be_seen_is_refused_by_channel() -> None:
     black = np.zeros((32, 32, 4), np.uint8)
     white = np.full((32, 32, 4), 255, np.uint8)
     white[..., 3] = np.arange(32) * 8
-    for image in (black, white):
-        with pytest.raises(Refused, match="alpha") as refused:
+    for image, says in ((black, "0 everywhere"), (white, "alpha channel only")):
+        with pytest.raises(Refused, match=says) as refused:
             pixels(encoded(Image.fromarray(image, "RGBA")))
         assert refused.value.code == "E317"
 

@@ -438,3 +438,12 @@ def test_threads_read_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(reads) <= 200 + 64 and set(reads) == set(range(200)), (
         "the first look at 64 headers is all that comes on top"
     )
+
+
+def test_messages_say_where_an_item_lies() -> None:
+    from accord.data.policy import place
+
+    assert place("photos", "a/b.png") == "photos/a/b.png"
+    assert place("/data/train.parquet", "train.parquet:7") == "/data/train.parquet:7"
+    assert place("/data/*.parquet", "b.parquet:7") == "/data/b.parquet:7"
+    assert place("array", "row 3") == "array:row 3" and place("", "row 3") == "row 3" and place("", "a.png") == "a.png"

@@ -46,7 +46,7 @@ class Codes(Latent):
         self.register_buffer("table", torch.tensor([[0.0, 0.0], [1.0, 0.5], [-0.5, 2.0]]))
 
     def penalty(self, z: torch.Tensor, s_x: torch.Tensor) -> torch.Tensor:
-        return 0.1 * z.abs().sum(-1)
+        return 1e-3 * z.abs().sum(-1)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
         return self.table[torch.randint(3, shape, generator=generator)]

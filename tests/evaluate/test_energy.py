@@ -124,7 +124,7 @@ def test_the_ladder_gets_harder_rung_by_rung(build: Build) -> None:
     assert torch.allclose(rungs.perturbed, (pairs.s_x - pairs.s_y_damaged).double().square().mean(1), rtol=1e-5)
     found = e.summary(rungs)["ladder"]
     assert isinstance(found, dict)
-    assert found["random"]["auroc"] > 0.999 and found["random"]["d_prime"] > 3
+    assert found["random"]["auroc"] > 0.999 and found["random"]["d_prime"] > 2
     assert found["random"]["gap"] > found["nearest"]["gap"] > found["perturbed"]["gap"] > 0
     assert found["random"]["gap"] == pytest.approx(2 - 0, rel=0.1)  # E|a-b|^2/D of standard normals
 

@@ -109,7 +109,7 @@ class Augmentation:
             outside="black",
             brightness=0.3,
             contrast=0.1,
-            noise=0.1,
+            noise=0.05,
         )
 
 

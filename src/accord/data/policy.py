@@ -32,8 +32,8 @@ class Policy:
         if not 0.0 <= self.max_bad_fraction <= 1.0:  # also refuses NaN
             raise UsageError(f"max_bad_fraction={self.max_bad_fraction}: expected 0..1", help="try 0.01, which is 1 %")
 
-    def enforce(self, name: str, bad: int, total: int, first: Sequence[BadItem]) -> None:
-        """Raise `DataError` if `bad` of `total` items of source `name` are more than allowed; `first` are the first of them."""
+    def enforce(self, bad: int, total: int, first: Sequence[BadItem], name: str = "") -> None:
+        """Raise `DataError` if `bad` of `total` items (of source `name`) are more than allowed; `first` are the first of them."""
         if not self.limit or bad == 0:
             return
         if self.on_bad == "skip" and bad <= self.max_bad_fraction * total and bad < total:
@@ -63,7 +63,7 @@ def place(name: str, key: str) -> str:
     """Where an item of source `name` is: the file's path with the row, or the path in the folder."""
     source, file = Path(name), key.rsplit(":", 1)[0]
     if key.startswith("row "):
-        return f"{name}:{key}"
+        return f"{name}:{key}" if name else key
     if source.name == file or glob.has_magic(name):
         return str(source.parent / key)
     return str(source / key)
@@ -71,7 +71,7 @@ def place(name: str, key: str) -> str:
 
 def judge(samples: Samples, policy: Policy, constant: int) -> Samples:
     """`samples` with notes on duplicates and on `constant` items. Raises `DataError` as `policy` says, or if all are constant."""
-    policy.enforce(samples.name, samples.skipped, len(samples), samples.bad)
+    policy.enforce(samples.skipped, len(samples), samples.bad, samples.name)
     usable = int(samples.ok.sum())
     if samples.skipped:
         samples.notes.append(f"{samples.skipped} of {len(samples)} items cannot be used, first {samples.bad[0].key}")

@@ -29,7 +29,7 @@ class Problem(NamedTuple):
     weight: Tensor
 
     def log_probabilities(self, w: Tensor) -> Tensor:
-        """log p of each class, (*groups, rows, folds, classes), for weights (*groups, folds, classes, dim + 1)."""
+        """The log p of each class, (*groups, rows, folds, classes), for weights (*groups, folds, classes, dim + 1)."""
         logits = self.x @ w.flatten(-3, -2).mT  # one product for all folds
         return torch.log_softmax(logits.unflatten(-1, w.shape[-3:-1]), dim=-1)
 

@@ -41,11 +41,11 @@ BETTER = 1.1
 
 SPREAD = 0.1
 """Constant: total standard deviation below a tenth of the length of the embeddings. Healthy runs here had 0.37 to 1."""
-SHRUNK = 0.15
-UNSURE = 0.75
-"""Constant, too: standard deviation below 15 % of the largest one seen, while the AUROC is below 0.75. Without anything that keeps
-it up, batch norm before the last layer hides the collapse from the spread, and only the scale shows it (measured: 0.14 to 0.014 in
-300 steps, AUROC 0.59; healthy runs of VICReg, Barlow Twins, SIGReg and InfoNCE kept at least 60 %, AUROC above 0.9)."""
+SHRUNK, SHRUNK_UNSURE, UNSURE, SMALL = 0.1, 0.2, 0.75, 0.25
+"""Constant, too: standard deviation below a tenth of the largest one seen, or below a fifth while the AUROC is below 0.75; only
+below 0.25, for principles that fix a scale fix it at 1. With nothing to keep the variance up, batch norm before the last layer hides
+the collapse from the spread, and only the scale shows it (measured: 0.14 to 0.014 in 300 steps, AUROC 0.59; healthy runs of VICReg,
+Barlow Twins, SIGReg and InfoNCE kept at least 60 %, AUROC above 0.9)."""
 CHANCE_ERRORS = 3.0
 """Flat energy: AUROC within this many standard errors of chance (Mann-Whitney, no difference)."""
 
@@ -190,15 +190,18 @@ class CollapseWatch:
         self.largest_std = max(self.largest_std, health.std_mean)
         if progress < GRACE:
             return None
-        shrunk = health.std_mean < SHRUNK * self.largest_std and health.energy_auroc < UNSURE
+        share = SHRUNK_UNSURE if health.energy_auroc < UNSURE else SHRUNK
+        shrunk = health.std_mean < min(SMALL, share * self.largest_std)
         few = health.dim > 1 and health.effective_rank < self.rank_limit(health.dim)
         signs = {
             "constant": (health.spread < SPREAD or shrunk, health.std_mean),
             "dimensional": (few, health.effective_rank),
             "flat energy": (health.energy_auroc < self.auroc_limit, health.energy_auroc - 0.5),
         }
-        certain = [kind for kind, (bad, value) in signs.items() if self._lasts(kind, bad, value)]
-        return self._alarm(certain[0], health) if certain else None
+        lasts = [self._lasts(kind, bad, value) for kind, (bad, value) in signs.items()]
+        if not any(lasts):
+            return None
+        return self._alarm(next(kind for kind, (bad, _) in signs.items() if bad), health)  # a constant has few dimensions, too
 
     def _lasts(self, kind: str, bad: bool, value: float) -> bool:
         seen = [*self.history.get(kind, []), value][-PATIENCE:] if bad else []
