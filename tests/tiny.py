@@ -20,6 +20,7 @@ from accord.model.predictor import IdentityPredictor
 from accord.model.projector import Projector
 from accord.objective.loss import Objective, Terms
 from accord.objective.principles import regularized
+from accord.train.checkpoint import FOLDER, WEIGHTS, listed
 from accord.train.fit import Fit, fit
 from accord.train.progress import Silent
 
@@ -54,5 +55,5 @@ def train(out: Path, **options: Any) -> Fit:
 
 def weights_hash(run: Path) -> str:
     """sha256 of the weights in the newest checkpoint of a run."""
-    newest = max((run / "checkpoints").glob("step-*"), key=lambda p: int(p.name.removeprefix("step-")))
-    return hashlib.sha256((newest / "weights.safetensors").read_bytes()).hexdigest()
+    newest = listed(run / FOLDER)[-1]
+    return hashlib.sha256((newest / WEIGHTS).read_bytes()).hexdigest()

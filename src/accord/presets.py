@@ -28,7 +28,7 @@ PHOTO: Table = {
     "pairing": {"name": "two_views", "augment": {"preset": "photo"}},
     "encoder": {
         "name": "multiscale",
-        "stem_width": 64,
+        "stem_width": 128,
         "stem_kernel": 6,
         "stem_stride": 2,
         "stem_init": "whitened",

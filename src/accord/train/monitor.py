@@ -83,8 +83,9 @@ class Probe:
     def __init__(self, samples: Samples, index: np.ndarray, pairing: Pairing, *, seed: int, batch_size: int):
         rows = min(ROWS, len(index))
         chosen = index[permutation(seed, EPOCH, len(index))[:rows]]
-        batch = Loader(samples, np.sort(chosen), batch_size=rows, seed=seed).read(0)
-        self.batch = batch
+        loader = Loader(samples, np.sort(chosen), batch_size=rows, seed=seed)
+        self.batch = loader.read(0)
+        self.bad = list(loader.bad.values())
         self.pairing = pairing
         self.seed = seed
         self.batch_size = batch_size
@@ -201,7 +202,9 @@ class CollapseWatch:
         lasts = [self._lasts(kind, bad, value) for kind, (bad, value) in signs.items()]
         if not any(lasts):
             return None
-        return self._alarm(next(kind for kind, (bad, _) in signs.items() if bad), health)  # a constant has few dimensions, too
+        return self._alarm(
+            next(kind for kind, (bad, _) in signs.items() if bad), health
+        )  # a constant has few dimensions, too
 
     def _lasts(self, kind: str, bad: bool, value: float) -> bool:
         seen = [*self.history.get(kind, []), value][-PATIENCE:] if bad else []

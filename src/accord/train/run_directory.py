@@ -59,6 +59,8 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("not a folder", where=str(self.path), help="give a new folder with --out", code="E212")
+        if self.path.exists() and not (self.path / LOCK).exists():
+            self._require_ours()  # before anything is written into a folder of somebody else's
         with disk_faults(self.path):
             self._made = not self.path.exists()
             self.path.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,16 @@ from torch.optim import Optimizer
 
 from accord.errors import ArtifactError
 from accord.train.checkpoint import STATE, STATE_TENSORS, WEIGHTS, Checkpoint
-from accord.train.tensors import copy_into, damaged, distinct, encode, read_tensors, require_finite, strict_json
+from accord.train.tensors import (
+    copy_into,
+    damaged,
+    distinct,
+    encode,
+    read_tensors,
+    require_finite,
+    require_match,
+    strict_json,
+)
 
 
 def pack(objective: nn.Module, optimizer: Optimizer, training: Mapping[str, Any]) -> dict[str, bytes]:
@@ -46,6 +55,7 @@ def unpack(checkpoint: Checkpoint, objective: nn.Module, optimizer: Optimizer) -
     weights_file, tensors_file = checkpoint.path / WEIGHTS, checkpoint.path / STATE_TENSORS
     weights, tensors = read_tensors(weights_file), read_tensors(tensors_file)
     require_finite([name for name, _ in objective.named_parameters()], weights, where=weights_file)
+    require_match(objective.state_dict(), weights, where=str(weights_file))
     optimizer_state = _matched(tensors, optimizer, str(tensors_file))
     try:
         state = strict_json((checkpoint.path / STATE).read_bytes())

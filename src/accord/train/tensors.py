@@ -143,6 +143,17 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, w
     """Copies `tensors` into `targets` (a module's `state_dict()`), in place, if they fit exactly; otherwise copies nothing.
 
     Raises:
+        ArtifactError: as `require_match`.
+    """
+    require_match(targets, tensors, where=where)
+    for name, target in distinct(targets).items():
+        target.copy_(tensors[name])
+
+
+def require_match(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """`tensors` have the names, shapes and data types of the distinct ones among `targets`.
+
+    Raises:
         ArtifactError: if names, shapes or data types differ, with up to 10 of them.
     """
     ours = distinct(targets)
@@ -159,8 +170,6 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, w
             help="build the model with the settings of the run (its recipe.toml)",
             code=DOES_NOT_FIT,
         )
-    for name, target in ours.items():
-        target.copy_(tensors[name])
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -85,7 +85,7 @@ class Trainer:
         self.plan = Plan(((0, 1),))
         self.budget = None if settings.length.budget is None else seconds_of(settings.length.budget)
         self.finished = False
-        self.noted = 0
+        self.noted = -1
         self.unchecked: list[list[int]] = []
 
     # --- begin or go on ---
@@ -100,8 +100,7 @@ class Trainer:
             self.plan = self._first_plan()
         self.log = MetricsLog(self.run.path / METRICS, keep=0 if checkpoint is None else self._restore(checkpoint))
         self.pace = None if self.budget is None else Pace(self.budget)
-        if self.samples.bad:
-            self.run.write_bad_samples(self.samples.bad)
+        self._note_bad_samples()
         total = self.plan.entries[0][1]
         self.log_every = self.settings.habits.log_every or max(1, total // LINES)
         self.look_every = self.log_every * math.ceil(max(STEPS_BETWEEN, total / EVALUATIONS) / self.log_every)
@@ -334,11 +333,13 @@ class Trainer:
         Raises:
             DataError: beyond the share that may be skipped.
         """
-        found = list(self.loader.bad.values())
-        if len(found) > self.noted:
-            self.noted = len(found)
+        found = [*self.probe.bad, *self.loader.bad.values()]
+        if len(found) == self.noted:
+            return
+        self.noted = len(found)
+        if self.samples.bad or found:
             self.run.write_bad_samples([*self.samples.bad, *found])
-            Policy(max_bad_fraction=self.settings.habits.max_bad_fraction).enforce(len(found), len(self.samples), found)
+        Policy(max_bad_fraction=self.settings.habits.max_bad_fraction).enforce(len(found), len(self.samples), found)
 
     def _space(self) -> int:
         """Bytes of three checkpoints, with an optimiser that keeps two numbers per weight, and of the log."""
