@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing.context
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from accord.data.augment import VectorAugmentation
-from accord.data.pairing import TwoViews, two_views
+from accord.data.pair import Pair
+from accord.data.pairing import Pairing, TwoViews, two_views
+from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.data.sources import open_source
+from accord.errors import AccordError
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.predictor import IdentityPredictor
@@ -57,3 +63,33 @@ def weights_hash(run: Path) -> str:
     """sha256 of the weights in the newest checkpoint of a run."""
     newest = listed(run / FOLDER)[-1]
     return hashlib.sha256((newest / WEIGHTS).read_bytes()).hexdigest()
+
+
+def train_here(out: str, options: dict[str, Any], slow: float = 0.0) -> None:
+    """For a process of its own: ends with the exit code of the command line; each step takes `slow` seconds longer."""
+    torch.set_num_threads(1)
+    views = pairing()
+
+    class Slow(Pairing):
+        def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+            time.sleep(slow)
+            return views(batch, draws, aspect)
+
+        def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+            return views.plain(batch, aspect)
+
+    try:
+        train(Path(out), pairing=Slow(), **options)
+    except AccordError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def processes() -> multiprocessing.context.ForkServerContext:
+    """Processes that start in milliseconds: they are forked from one that has imported everything and done nothing."""
+    here = str(Path(__file__).parent)
+    if here not in sys.path:
+        sys.path.insert(0, here)  # where a process looks for this module
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accord.train.fit", "accord.objective.principles", "torch._dynamo"])
+    return context

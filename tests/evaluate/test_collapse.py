@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from accord import diagnostics
-from accord.evaluate.collapse import summary
+from accord.evaluate.collapse import summary, verdict_of
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,7 +27,7 @@ def found(views: torch.Tensor, auroc: float = 0.99, **more: object) -> dict[str,
 def test_a_healthy_representation_has_no_verdict() -> None:
     views = healthy()
     table = found(views)
-    assert table["verdict"] is table["explanation"] is table["remedy"] is None
+    assert table["verdict"] is table["explanation"] is table["remedy"] is None is verdict_of(table)
     rows = views.flatten(0, 1)
     assert table["rankme"] == pytest.approx(diagnostics.effective_rank(rows))
     assert table["feature_rankme"] == pytest.approx(diagnostics.effective_rank(randn(90, 7)))
@@ -57,6 +57,7 @@ def test_the_spectrum_is_relative_descending_and_short() -> None:
 def test_each_collapse_has_its_name_and_a_remedy(views: torch.Tensor, auroc: float, kind: str) -> None:
     table = found(views, auroc)
     assert table["verdict"] == kind and table["explanation"] and table["remedy"]
+    assert verdict_of(table) == (kind, table["explanation"], table["remedy"])
     assert all(value is None or not isinstance(value, float) or math.isfinite(value) for value in table.values())
 
 

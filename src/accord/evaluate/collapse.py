@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -60,3 +62,11 @@ def summary(
         "spectrum": (singular / singular[0].clamp_min(1e-300))[:SPECTRUM].tolist(),
         "dim": views.shape[-1],
     }
+
+
+def verdict_of(table: Mapping[str, object]) -> diagnostics.Verdict | None:
+    """The verdict of a table of `summary`, as `calibrate` takes it."""
+    kind, explanation, remedy = (table[key] for key in ("verdict", "explanation", "remedy"))
+    if kind is None:
+        return None
+    return diagnostics.Verdict(str(kind), str(explanation), str(remedy))

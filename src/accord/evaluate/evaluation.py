@@ -181,7 +181,7 @@ def _check(work: _Work) -> None:
             f"evaluation needs at least 2 different samples that were not trained on, there are {len(part.index)}",
             where=part.samples.name,
             help="hold out more (data.held_out), or name a test source with --data",
-            code="E366",
+            code="E368",
         )
     if part.samples.kind != train.samples.kind or part.samples.shape[0] != train.samples.shape[0]:
         raise DataError(
