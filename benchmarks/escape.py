@@ -41,8 +41,9 @@ PRINCIPLES: dict[str, Callable[[], Terms]] = {
     "invariance alone": lambda: {"free_energy": (1.0, free_energy)},
 }
 ADAM_RATE = 1e-3
+# the largest of 0.1, 0.05, 0.02, ... that does not diverge from a healthy start
 SGD_RATES = {
-    "vicreg": 0.02,
+    "vicreg": 0.005,
     "barlow_twins": 0.05,
     "barlow_twins + norm": 0.05,
     "sigreg": 0.1,
@@ -99,6 +100,10 @@ def train(principle: str, *, spread: float, steps: int, optimizer: str, seed: in
             trace.std.append(s.std(0).mean().item())
             trace.rank.append(effective_rank(s))
         loss = objective(Pair(*views(BATCH, generator)))
+        if not torch.isfinite(loss.total):
+            raise SystemExit(
+                f"{principle} with {optimizer} from spread {spread} diverged at step {step}: lower its rate"
+            )
         optim.zero_grad()
         loss.total.backward()
         optim.step()

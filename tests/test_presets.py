@@ -28,6 +28,8 @@ def test_preset_for(kind: str, shape: tuple[int, ...], source: str, expected: st
     assert presets.preset_for(kind, shape, source) == expected
 
 
-@pytest.mark.parametrize(("canvas", "size", "plain"), [(8, 8, 8), (28, 16, 28), (32, 16, 32), (96, 48, 96), (280, 64, 128)])
+@pytest.mark.parametrize(
+    ("canvas", "size", "plain"), [(8, 8, 8), (28, 16, 28), (32, 16, 32), (96, 48, 96), (280, 64, 128)]
+)
 def test_view_sizes(canvas: int, size: int, plain: int) -> None:
     assert presets.view_sizes(canvas) == {"size": size, "plain_size": plain}

@@ -24,8 +24,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from accord.errors import AccordError, ArtifactError, EnvironmentFault, UsageError
-from accord.report import render, write_report
-from accord.report_charts import (
+from accord.report.charts import (
     Axis,
     Bar,
     Html,
@@ -42,7 +41,8 @@ from accord.report_charts import (
     tag,
     tick_text,
 )
-from accord.report_run import read_run
+from accord.report.page import render, write_report
+from accord.report.read import read_run
 
 
 def load(name: str) -> ModuleType:

@@ -204,7 +204,7 @@ def score(
 @app.command()
 def report(run_directory: Run, json: Json = False, debug: Debug = False) -> None:
     """Write report.html of RUN: one file, no network."""
-    from accord.report import write_report
+    from accord.report.page import write_report
 
     terminal = Terminal(as_json=json)
     path = write_report(run_directory)

@@ -20,7 +20,7 @@ from accord.evaluate.evaluation import evaluate as measure
 from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
 from accord.recipe import Recipe
-from accord.report import write_report
+from accord.report.page import write_report
 from accord.run import Run, open_run, read_settings, resolve, train_in
 from accord.terminal import Terminal, TrainingProgress
 from accord.train.run_directory import RunDirectory
@@ -70,7 +70,7 @@ def train(
         resolved, samples = resolve(source, given, preset)
         say_data(samples, resolved, terminal)
         progress = TrainingProgress(terminal)
-        done = train_in(directory, resolved, samples, stop=stop, progress=progress, command=shlex.join(sys.argv))
+        done = train_in(directory, resolved, samples, stop=stop, progress=progress, command=shlex.join(["accord", *sys.argv[1:]]))
     terminal.say(f"{done.steps:,} steps in {done.seconds:,.0f} s: {out}")
     terminal.say(f"next: accord evaluate {shlex.quote(str(out))}")
     return {"run": str(out), "steps": done.steps, "seconds": done.seconds}

@@ -26,6 +26,8 @@ from accord.train.tensors import read_tensors
 
 def load(name: str) -> ModuleType:
     """A helper module from the folder of the tests, which is no package."""
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -17,7 +17,7 @@ from accord.train.run_directory import ENVIRONMENT, LOCK, MetricsLog, RunDirecto
 
 # Forked children do nothing but take locks and end.
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
-RACES = 100
+RACES = 50
 
 
 def child(work: Callable[[], int]) -> int:
@@ -42,14 +42,17 @@ def race(path: Path) -> list[int]:
 
     def contend() -> int:
         os.read(go[0], 1)
+        said = False
         try:
             with RunDirectory(path, resume=True):
-                os.write(tried[1], b"x")
+                said = os.write(tried[1], b"x") == 1
                 os.read(go[0], 1)
                 return 0
         except Locked as error:
-            os.write(tried[1], b"x")
             return error.exit_code
+        finally:
+            if not said:
+                os.write(tried[1], b"x")
 
     pids = [child(contend) for _ in range(2)]
     os.write(go[1], b"gg")
@@ -62,7 +65,7 @@ def race(path: Path) -> list[int]:
     return codes
 
 
-def test_of_two_exactly_one_wins_a_hundred_times(tmp_path: Path) -> None:
+def test_of_two_exactly_one_wins_every_time(tmp_path: Path) -> None:
     for number in range(RACES):
         path = tmp_path / "run" if number % 2 else tmp_path / f"new-{number}"
         assert race(path) == [0, 7]
@@ -157,11 +160,8 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_found_out_at_once(tmp_path: Path) -> None:
     """As a user who is not root: root passes every check of rights."""
     (tmp_path / "locked").mkdir(mode=0o555)
-    for folder in (tmp_path, *tmp_path.parents):
-        if str(folder) != "/" and os.stat(folder).st_uid == os.getuid():
-            folder.chmod(folder.stat().st_mode | 0o055)
-    if os.getuid() == 0 and not os.access("/proc/self/setgroups", os.R_OK):
-        pytest.skip("this system cannot change the user")
+    for folder in (tmp_path, *tmp_path.parents[:3]):  # a folder of this test session: let others look into it
+        folder.chmod(folder.stat().st_mode | 0o055)
 
     def as_nobody() -> int:
         if os.getuid() == 0:

@@ -19,8 +19,8 @@ from typing import Any
 import html5lib
 import pytest
 
-from accord.report import write_report
-from accord.report_charts import visible
+from accord.report.charts import visible
+from accord.report.page import write_report
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

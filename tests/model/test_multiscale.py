@@ -58,7 +58,9 @@ def test_whitened_filters_answer_with_unit_variance_in_both_signs() -> None:
 
 def test_whitening_damps_the_direction_in_which_patches_vary_most() -> None:
     """In smooth images that is brightness: a good part of a raw patch lies along it, and hardly anything of a whitened filter."""
-    smooth = torch.nn.functional.avg_pool2d(torch.rand(256, 1, 24, 24, generator=torch.Generator().manual_seed(1)), 3, 1)
+    smooth = torch.nn.functional.avg_pool2d(
+        torch.rand(256, 1, 24, 24, generator=torch.Generator().manual_seed(1)), 3, 1
+    )
     raw = smooth.unfold(2, 3, 3).unfold(3, 3, 3).reshape(-1, 9)
     raw = raw - raw.mean(0)
     first = torch.linalg.eigh(raw.T @ raw)[1][:, -1]

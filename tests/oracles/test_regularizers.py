@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import copy
 import math
 from collections.abc import Callable
 from statistics import NormalDist
@@ -486,6 +487,10 @@ def test_slices_are_fresh_at_each_training_step_and_resume() -> None:
     assert resumed(inference(x, y)).item() == third
     resumed.slices.step.zero_()  # anything that writes the buffer counts
     assert resumed(inference(x, y)).item() == first
+    with torch.no_grad():
+        resumed.state_dict()["slices.step"].copy_(torch.tensor(2))
+    assert copy.deepcopy(resumed)(inference(x, y)).item() == third
+    assert resumed(inference(x, y)).item() == third
     assert SIGReg(slices=8, seed=1)(inference(x, y)).item() == second  # step t of seed s is seed s + t
 
 

@@ -113,10 +113,11 @@ def devices() -> list[str]:
 
 
 @contextmanager
-def reproducible(device: Device) -> Iterator[None]:
-    """On a CPU: deterministic algorithms within the body, so that the same steps give the same bits.
+def reproducible(device: Device, seed: int) -> Iterator[None]:
+    """Within the body torch's generators start from `seed` and, on a CPU, algorithms are deterministic: the same steps, the same bits.
 
-    On a GPU nothing is changed: several of its kernels have no deterministic form, and the others are slower.
+    On a GPU algorithms are not changed: several of its kernels have no deterministic form, and the others are slower. Afterwards
+    generators and options are as before.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     options: Any = torch.utils.deterministic
@@ -125,7 +126,9 @@ def reproducible(device: Device) -> Iterator[None]:
         torch.use_deterministic_algorithms(True)
         options.fill_uninitialized_memory = False  # costs time and finds bugs of another kind
     try:
-        yield
+        with torch.random.fork_rng(device.cuda_devices):
+            torch.manual_seed(seed)
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         options.fill_uninitialized_memory = fill

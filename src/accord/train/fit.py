@@ -77,7 +77,7 @@ def fit(
         budget: length in time, "90s", "10m", "1.5h" or seconds: the schedule fits it, and training ends within about 5 % of it.
         plan: (step, total) pairs of an earlier run, to reproduce it.
         batch_size: samples per step, at least 2.
-        seed: of the split, the order and the views. Weights are the caller's.
+        seed: of the split, the order, the views and what the model draws itself (dropout). Initial weights are the caller's.
         held_out: share of the samples kept for evaluation, or indices; training looks for collapse on them.
         optimizer: `AdamW()`, `SGD(...)` or `LARS(...)`; AdamW by default.
         lr: learning rate after warm-up; by default the usual one of the optimiser.
@@ -131,7 +131,7 @@ def _train(
 ) -> Fit:
     story.progress.said(f"device: {device}")
     with ExitStack() as stack:
-        stack.enter_context(reproducible(device))
+        stack.enter_context(reproducible(device, settings.seed))
         stack.callback(story.progress.finished)
         trainer = Trainer(
             objective, samples, pairing, run=run, settings=settings, story=story, device=device, stop=stop

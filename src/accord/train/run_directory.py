@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -62,9 +63,7 @@ class RunDirectory:
         if self.path.exists() and not (self.path / LOCK).exists():
             self._require_ours()  # before anything is written into a folder of somebody else's
         with disk_faults(self.path):
-            self._made = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = acquire_lock(self.path / LOCK)
+            self._lock = self._enter()
         try:
             self._require_ours()
             self._clean()
@@ -73,6 +72,17 @@ class RunDirectory:
             self._release()
             raise
         return self
+
+    def _enter(self) -> int:
+        """Makes the folder and locks it; again, if another process removes its unused folder in between."""
+        for _ in range(10):
+            self._made = not self.path.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                return acquire_lock(self.path / LOCK)
+            except FileNotFoundError:
+                continue
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from accord.report_charts import Html, clip, figure, join, percent, picture, short, tag
-from accord.report_run import Run, Sprite, View, damaged
-from accord.report_sections import panel, section, side_by_side, table
-from accord.report_text import EXPLAIN, LEADS, METHODS
+from accord.report.charts import Html, clip, figure, join, percent, picture, short, tag
+from accord.report.read import Run, Sprite, View, damaged
+from accord.report.sections import panel, section, side_by_side, table
+from accord.report.text import EXPLAIN, LEADS, METHODS
 
 MAX_LEGEND = 20
 MAP_WIDTH, MARGIN, TILE = 640.0, 16.0, 30.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from accord.report_charts import Html, Series, figure, line_chart, tag
-from accord.report_run import Run, View
-from accord.report_sections import empty, legend, panel, section, side_by_side
-from accord.report_text import EXPLAIN, LEADS, NO_LOG
+from accord.report.charts import Html, Series, figure, line_chart, tag
+from accord.report.read import Run, View
+from accord.report.sections import empty, legend, panel, section, side_by_side
+from accord.report.text import EXPLAIN, LEADS, NO_LOG
 
 MAX_POINTS = 240
 MAX_EVENTS = 50

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from accord.report_charts import Html, figure, fraction, join, percent, points, tag
-from accord.report_run import Run
-from accord.report_sections import probe_value
-from accord.report_text import COLLAPSED, COLLAPSES, HEADLINE, NOT_EVALUATED, NOTHING_MEASURED, REMEDIES, WARNINGS
+from accord.report.charts import Html, figure, fraction, join, percent, points, tag
+from accord.report.read import Run
+from accord.report.sections import probe_value
+from accord.report.text import COLLAPSED, COLLAPSES, HEADLINE, NOT_EVALUATED, NOTHING_MEASURED, REMEDIES, WARNINGS
 
 WEAK_AUROC = 0.75
 FEW_HELD_OUT = 100

@@ -16,13 +16,13 @@ from importlib import resources
 from pathlib import Path
 
 from accord.errors import EnvironmentFault
-from accord.report_charts import CURVE, Html, duration, escape, figure, tag, visible
-from accord.report_pictures import embedding_map, neighbours, pairs, pool
-from accord.report_run import MAX_BAD_SHOWN, Run, read_run
-from accord.report_sections import energy, facts_of, probes, section, spectrum, table, trained
-from accord.report_text import LEADS
-from accord.report_training import training
-from accord.report_verdict import verdict
+from accord.report.charts import CURVE, Html, duration, escape, figure, tag, visible
+from accord.report.pictures import embedding_map, neighbours, pairs, pool
+from accord.report.read import MAX_BAD_SHOWN, Run, read_run
+from accord.report.sections import energy, facts_of, probes, section, spectrum, table, trained
+from accord.report.text import LEADS
+from accord.report.training import training
+from accord.report.verdict import verdict
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -62,7 +62,7 @@ def _write(path: Path, data: bytes) -> None:
 def render(run: Run) -> str:
     """The page."""
     style, script = (
-        resources.files("accord").joinpath(name).read_text("utf-8") for name in ("report.css", "report.js")
+        resources.files("accord.report").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js")
     )
     curves, chart_data = training(run)
     the_map, map_data = embedding_map(run)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from accord.report_charts import (
+from accord.report.charts import (
     Bar,
     Html,
     bars,
@@ -22,8 +22,8 @@ from accord.report_charts import (
     spectrum_chart,
     tag,
 )
-from accord.report_run import Run, View, damaged
-from accord.report_text import EXPLAIN, LADDER, LEADS, NAMES, NO_LABELS, PROBES, SPECTRUM
+from accord.report.read import Run, View, damaged
+from accord.report.text import EXPLAIN, LADDER, LEADS, NAMES, NO_LABELS, PROBES, SPECTRUM
 
 REPRESENTATIONS = (("features", "learned features"), ("pca", "PCA of the input"), ("pixels", "raw input"))
 
