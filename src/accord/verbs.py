@@ -21,7 +21,7 @@ from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
 from accord.recipe import Recipe
 from accord.report.page import write_report
-from accord.run import Run, open_run, read_settings, resolve, train_in
+from accord.run import Run, new_objective, open_run, read_settings, resolve, train_in
 from accord.terminal import Terminal, TrainingProgress
 from accord.train.run_directory import RunDirectory
 from accord.train.signals import stop_on_signals
@@ -70,7 +70,9 @@ def train(
         resolved, samples = resolve(source, given, preset)
         say_data(samples, resolved, terminal)
         progress = TrainingProgress(terminal)
-        done = train_in(directory, resolved, samples, stop=stop, progress=progress, command=shlex.join(["accord", *sys.argv[1:]]))
+        done = train_in(
+            directory, resolved, samples, stop=stop, progress=progress, command=shlex.join(["accord", *sys.argv[1:]])
+        )
     terminal.say(f"{done.steps:,} steps in {done.seconds:,.0f} s: {out}")
     terminal.say(f"next: accord evaluate {shlex.quote(str(out))}")
     return {"run": str(out), "steps": done.steps, "seconds": done.seconds}
@@ -133,6 +135,7 @@ def evaluate(
             test=test,
             seed=run.recipe.training.seed,
             origin=run.origin(),
+            untrained=new_objective(run.recipe, samples, train_index, run.pairing).model.encoder_x,
             commands=run.commands(data),
             out=run_directory,
             stop=lambda: stop.check("evaluating"),

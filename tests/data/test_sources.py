@@ -168,14 +168,15 @@ def test_the_canvas_follows_the_rule(headers: list[Header], canvas: Canvas) -> N
     assert plan(headers, Options(size=50, channels=3), False) == Canvas(3, 50)
 
 
-def test_one_that_differs_among_many_is_not_overlooked(tmp_path: Path) -> None:
-    root = folder(tmp_path / "grey", 300, 16, "L")
+def test_one_that_differs_among_many_is_not_overlooked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoded_images, "_PEEK", 3)  # the first look is at the first, the middle and the last only
+    root = folder(tmp_path / "grey", 100, 16, "L")
     assert open_source(root).shape == (1, 16, 16)
-    picture(1, 16).save(root / "201b.png")
+    picture(1, 16).save(root / "021b.png")
     assert open_source(root).shape == (3, 16, 16)
-    picture(1, (60, 40)).save(root / "202b.png")
+    picture(1, (60, 40)).save(root / "022b.png")
     samples = open_source(root)
-    assert samples.shape == (3, 40, 40) and samples.aspect[list(samples.keys).index("202b.png")] == 1.5
+    assert samples.shape == (3, 40, 40) and samples.aspect[list(samples.keys).index("022b.png")] == 1.5
 
 
 def test_aspect_lets_the_original_geometry_be_found_again(tmp_path: Path) -> None:
@@ -258,6 +259,11 @@ def test_the_policy_on_bad_items(tmp_path: Path) -> None:
     assert "max_bad_fraction=0.02" in (error.value.help or "") and "accord check" in (error.value.help or "")
     assert open_source(root, max_bad_fraction=0.02).skipped == 2
     assert open_source(root, limit_bad=False).skipped == 2
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"")
+    with pytest.raises(DataError, match="1 of 1 items"):
+        open_source(tmp_path / "bad", max_bad_fraction=1.0)
+    assert open_source(tmp_path / "bad", limit_bad=False).skipped == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import nn
 
 from accord.errors import AccordError, ArtifactError, EnvironmentFault, UsageError
@@ -32,6 +36,7 @@ from accord.train import storage
 from accord.train.checkpoint import Checkpoint, load_weights, newest, save_checkpoint, verify
 from accord.train.optim import AdamW, parameter_groups
 from accord.train.state import pack, unpack
+from accord.train.tensors import read_tensors
 
 # Forked children do nothing but write files and die.
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
@@ -468,6 +473,26 @@ def test_hostile_weights_with_a_correct_manifest_are_refused_unread(tmp_path: Pa
     assert not canary.exists()
 
 
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    places=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.integers(0, 40),
+)
+def test_mutated_headers_give_our_error_or_the_tensors(tmp_path: Path, places: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(content(1.0)[ckpt.WEIGHTS])
+    length = 8 + int.from_bytes(data[:8], "little")
+    for place, value in places:
+        data[place % length] = value
+    path = tmp_path / "mutated.safetensors"
+    path.write_bytes(data[: len(data) - cut])
+    try:
+        tensors = read_tensors(path)
+    except ArtifactError as error:
+        assert error.exit_code == 4
+    else:
+        assert sum(t.numel() * t.element_size() for t in tensors.values()) == len(data) - length
+
+
 def content_body(step: int) -> dict[str, object]:
     return {"accord": "test", "kind": ckpt.KIND, "format": ckpt.FORMAT, "step": step, "complete": True}
 
@@ -594,3 +619,70 @@ def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     json.loads((checkpoint.path / ckpt.STATE).read_text(), parse_constant=lambda c: pytest.fail(f"{c} in JSON"))
     for name in (ckpt.WEIGHTS, ckpt.STATE_TENSORS):
         assert safetensors.torch.load_file(checkpoint.path / name)
+
+
+# --- any order of events ---
+
+
+class Folder(RuleBasedStateMachine):
+    """Saves, damage, crashes and restarts in any order; the newest undamaged checkpoint of the two kept is always found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = Path(tempfile.mkdtemp())
+        self.step = 0
+        self.whole: list[int] = []
+        self.damaged = False
+
+    @rule(by=st.integers(1, 3))
+    def save(self, by: int) -> None:
+        self.step += by
+        save(self.path, self.step)
+        self.whole = sorted({*self.whole, self.step})[-2:]
+
+    @rule(k=st.integers(1, 60))
+    def crash_in_a_save(self, k: int) -> None:
+        status = in_child(lambda: self._doomed(k))
+        if (self.path / f"step-{self.step + 1}").exists():  # it got as far as the rename, perhaps into the purge
+            self.step += 1
+            self.whole = sorted({*self.whole, self.step})
+            self.whole = [n for n in self.whole if (self.path / f"step-{n}").exists()][-2:]
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+
+    def _doomed(self, k: int) -> None:
+        with at_call(k, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+            save(self.path, self.step + 1)
+
+    @precondition(lambda self: self.whole)
+    @rule(name=st.sampled_from([*ckpt.FILES, ckpt.MANIFEST]), place=st.integers(0, 10**6))
+    def damage_the_newest(self, name: str, place: int) -> None:
+        path = self.path / f"step-{self.whole.pop()}" / name
+        data = bytearray(path.read_bytes())
+        data[place % len(data)] ^= 1
+        path.write_bytes(data)
+        self.damaged = True
+
+    @rule()
+    def start_again(self) -> None:
+        ckpt.remove_unfinished(self.path)
+        try:
+            found = newest(self.path, on_damage=lambda path, error: ckpt.quarantine(path) and None)
+        except ArtifactError:
+            assert self.damaged and not self.whole
+        else:
+            assert (found.step if found else None) == (self.whole[-1] if self.whole else None)
+
+    @invariant()
+    def the_newest_whole_one_is_found(self) -> None:
+        if self.whole:
+            found = find(self.path)
+            assert found is not None
+            assert found.step == self.whole[-1]
+            assert value_of(found) == float(found.step)
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.path)
+
+
+TestFolder = Folder.TestCase
+TestFolder.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)

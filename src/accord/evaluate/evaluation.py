@@ -35,6 +35,7 @@ from accord.evaluate.features import (
 from accord.evaluate.pictures import Sheet
 from accord.evaluate.probes import Part
 from accord.evaluate.write import finite, write_bytes, write_json
+from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
 
 FORMAT = 1
@@ -99,6 +100,7 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str | None = None,
     origin: Origin | None = None,
+    untrained: Encoder | None = None,
     baselines: bool = True,
     commands: Sequence[str] = (),
     out: Path | None = None,
@@ -119,6 +121,7 @@ def evaluate(
         seed: of views, draws and choices.
         device: where to compute; the model is moved there.
         origin: where the model comes from, copied to "model".
+        untrained: the encoder as it was before training: probed as well, for what training itself has added.
         baselines: probe raw pixels and PCA as well.
         commands: what reproduces the run, copied.
         out: run directory in which evaluation.json and evaluation/thumbnails.png are written; None writes nothing.
@@ -138,7 +141,7 @@ def evaluate(
     part = Part(samples, held_out_index) if test is None else Part(test, np.flatnonzero(test.ok))
     work = _Work(model, pairing, Part(samples, train_index), part, seed, stop, said)
     _check(work)
-    found, sheet = _measure(work, origin or Origin(), baselines)
+    found, sheet = _measure(work, origin or Origin(), untrained, baselines)
     found |= {"warnings": _warnings(work, found), "commands": list(commands), "seconds": work.seconds}
     found = {key: finite(value) for key, value in found.items()}
     stop()
@@ -149,7 +152,9 @@ def evaluate(
     return found
 
 
-def _measure(work: _Work, origin: Origin, baselines: bool) -> tuple[dict[str, object], Sheet | None]:
+def _measure(
+    work: _Work, origin: Origin, untrained: Encoder | None, baselines: bool
+) -> tuple[dict[str, object], Sheet | None]:
     """All stages in order; the sheet of thumbnails of images."""
     model, pairing, samples, index = work.model, work.pairing, work.part.samples, work.part.index
     found: dict[str, object] = {"format": FORMAT, "data": _data(work)}
@@ -157,7 +162,7 @@ def _measure(work: _Work, origin: Origin, baselines: bool) -> tuple[dict[str, ob
         features, embeddings = extract(model.encoder_x, samples, index, pairing, stop=work.stop)
     found["model"] = _model(model, features, embeddings, origin)
     with work.stage("probes"):
-        found["probes"] = _probes(work, features, baselines)
+        found["probes"] = _probes(work, features, untrained, baselines)
     pairs = index[work.some(MOST_PAIRS)]
     content = samples.content[pairs]
     with work.stage("energy"):
@@ -226,18 +231,26 @@ def _model(model: JointEmbedding, features: Tensor, embeddings: Tensor, origin: 
     }
 
 
-def _probes(work: _Work, features: Tensor, baselines: bool) -> dict[str, object] | None:
+def _probes(work: _Work, features: Tensor, untrained: Encoder | None, baselines: bool) -> dict[str, object] | None:
     labels, notes = probes.usable_labels(work.train, work.part, seed=work.seed)
     work.warnings += notes
     if labels is None:
         return None
     samples, index = work.train.samples, work.train.index[labels.train]
+    others = work.part.index[labels.held_out]
     learned = extract(work.model.encoder_x, samples, index, work.pairing, stop=work.stop).features
+    before = None
+    if untrained is not None:
+        before = (
+            extract(untrained, samples, index, work.pairing, stop=work.stop).features,
+            extract(untrained, work.part.samples, others, work.pairing, stop=work.stop).features,
+        )
     return probes.probes(
         labels,
         work.train,
         work.part,
         (learned, features[torch.from_numpy(labels.held_out)]),
+        untrained=before,
         seed=work.seed,
         baselines=baselines,
         stop=work.stop,
@@ -379,6 +392,4 @@ def _warnings(work: _Work, found: dict[str, object]) -> list[str]:
                 f"A linear probe does no better on the learned features than on {name} ({100 * gain:+.1f} points): "
                 "train longer, or choose views that keep what matters to you."
             )
-    if len(work.part.index) > MOST_PAIRS:
-        warnings.append(f"Energies and retrieval were measured on {MOST_PAIRS:,} samples, chosen at random.")
     return warnings

@@ -81,7 +81,7 @@ def linear_probe(
     """
     moments = Moments.of(train.x) if moments is None else moments
     scale = moments.scale(each=True)
-    x = with_ones((train.x - moments.mean) / scale)
+    x = _standardised(train.x, moments, scale)
     target = torch.nn.functional.one_hot(train.label, classes).to(x.dtype)
     curvature = _curvature(moments, scale)
     strength, start = _select(x, target, curvature, seed)
@@ -89,10 +89,18 @@ def linear_probe(
     weight = fit(Problem(x, target, rows[None]), x.new_tensor(strength), _solver(curvature, strength), start[None])[0]
     del x
     hits = [
-        (with_ones((rows - moments.mean) / scale) @ weight.T).argmax(1) == label
+        (_standardised(rows, moments, scale) @ weight.T).argmax(1) == label
         for rows, label in zip(held_out.x.split(8192), held_out.label.split(8192), strict=True)
     ]
     return float(torch.cat(hits).double().mean())
+
+
+def _standardised(x: Tensor, moments: Moments, scale: Tensor, *, chunk: int = 8192) -> Tensor:
+    """Centred and scaled rows with a last column of ones, (n, dim + 1); no second copy of all rows is made on the way."""
+    found = x.new_ones(len(x), x.shape[1] + 1)
+    for rows, part in zip(x.split(chunk), found.split(chunk), strict=True):
+        part[:, :-1] = (rows - moments.mean) / scale
+    return found
 
 
 def _curvature(moments: Moments, scale: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ def probes(
     held_out: Part,
     features: tuple[Tensor, Tensor],
     *,
+    untrained: tuple[Tensor, Tensor] | None = None,
     seed: int,
     baselines: bool = True,
     stop: Stop = never,
@@ -136,11 +137,14 @@ def probes(
         train: what the probes learn from.
         held_out: what they are measured on.
         features: learned features of the labelled rows of both, (n, feature) and (m, feature).
+        untrained: features of the same rows by the same encoder before training.
         seed: of every random choice.
         baselines: also probe raw pixels (or columns) and their principal components.
         stop: called between probes.
     """
     found: dict[str, object] = {"chance": labels.chance, "features": _three(labels, features, seed, stop)}
+    if untrained is not None:
+        found["untrained"] = _three(labels, untrained, seed, stop)
     if not baselines:
         return found
     raw = (pixels(train.samples, train.index[labels.train]), pixels(held_out.samples, held_out.index[labels.held_out]))

@@ -25,7 +25,13 @@ from accord.report.charts import (
 from accord.report.read import Run, View, damaged
 from accord.report.text import EXPLAIN, LADDER, LEADS, NAMES, NO_LABELS, PROBES, SPECTRUM
 
-REPRESENTATIONS = (("features", "learned features"), ("pca", "PCA of the input"), ("pixels", "raw input"))
+REPRESENTATIONS = (
+    ("features", "learned features", "Features"),
+    ("untrained", "same encoder, untrained", "Untrained"),
+    ("pca", "PCA of the input", "PCA"),
+    ("pixels", "raw input", "Input"),
+)
+"""Key in evaluation.json, words in the legend, head of the column."""
 
 
 def section(key: str, title: str, lead: str | None, *content: str | None) -> Html:
@@ -184,19 +190,22 @@ def probes(run: Run) -> Html | None:
     few, chance = view.view("features").view("few_label"), view.number("chance")
     counts = {"per_class": figure(few.number("per_class")), "draws": figure(few.number("draws"))}
     groups, rows = [], []
+    shown = [row for row in REPRESENTATIONS if view.view(row[0])]
     for probe, (name, meaning) in PROBES.items():
-        scores = [(key, word, *probe_value(view, key, probe)) for key, word in REPRESENTATIONS]
+        scores = [(key, word, *probe_value(view, key, probe)) for key, word, _ in shown]
         group = [Bar(word, key, value, spread) for key, word, value, spread in scores if value is not None]
         if group:
             groups.append((name, group))
             cells = [with_spread(value, spread) for _, _, value, spread in scores]
             rows.append([explained(name, meaning.format(**counts)), *cells, gain([value for _, _, value, _ in scores])])
-    colours = [(word, key) for key, word in REPRESENTATIONS]
+    colours = [(word, key) for key, word, _ in shown]
     if chance is not None:
         colours.append((f"guessing: {percent(chance)}", "guessing"))
     drawing = bars("Probes", groups, chance=chance) if groups else None
     chart = panel("Held-out samples classified right", EXPLAIN["bars"], legend(*colours), drawing)
-    numbers = panel("The same in numbers", EXPLAIN["gain"], table(["Probe", "Features", "PCA", "Input", "Gain"], rows))
+    numbers = panel(
+        "The same in numbers", EXPLAIN["gain"], table(["Probe", *(head for _, _, head in shown), "Gain"], rows)
+    )
     return section("probes", "Probes", LEADS["probes"], side_by_side(chart, numbers))
 
 

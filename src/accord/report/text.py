@@ -27,7 +27,7 @@ NOTHING_MEASURED = "The evaluation holds none of the headline figures."
 
 EXPLAIN = {
     "bars": "Longer is better. Whiskers are one standard deviation over draws of labels.",
-    "gain": "“Gain” is learned features minus the better of the other two, in percentage points.",
+    "gain": "“Gain” is learned features minus the best of the others, in percentage points.",
     "events": "Dashed upright lines mark what happened on the way:",
     "ladder": "Gap: how far the mean energy lies above that of matched pairs. AUROC: share of comparisons in which the "
     "mismatch has the higher energy. d′: the gap in standard deviations.",

@@ -86,7 +86,7 @@ def summary(run: Run) -> str:
         parts.append(f"the embeddings use about {figure(round(rank))} of their {figure(dim)} dimensions")
     if gain is not None:
         verb = "beat" if gain > 0 else "do not beat"
-        parts.append(f"with few labels the learned features {verb} the raw input and its PCA ({points(gain)} points)")
+        parts.append(f"with few labels the learned features {verb} all they are compared with ({points(gain)} points)")
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else NOTHING_MEASURED
 
@@ -96,10 +96,14 @@ def energy_auroc(run: Run) -> float | None:
     return run.evaluation.view("energy").view("ladder").view("random").number("auroc")
 
 
+RIVALS = {"pixels": "raw input", "pca": "PCA", "untrained": "untrained"}
+"""What learned features are compared with: key in evaluation.json, words."""
+
+
 def few_label_gain(run: Run) -> float | None:
-    """Few-label score of the features minus the better of raw input and PCA."""
+    """Few-label score of the features minus the best of the rivals."""
     view = run.evaluation.view("probes")
-    learned, *others = (probe_value(view, key, "few_label")[0] for key in ("features", "pixels", "pca"))
+    learned, *others = (probe_value(view, key, "few_label")[0] for key in ("features", *RIVALS))
     best = max((v for v in others if v is not None), default=None)
     return None if learned is None or best is None else learned - best
 
@@ -123,12 +127,12 @@ def headline(run: Run) -> list[Figure]:
 
 
 def few_labels(run: Run) -> Figure | None:
-    """The few-label probe, against raw input and PCA."""
+    """The few-label probe, against its rivals."""
     view = run.evaluation.view("probes")
-    value, *rivals = (probe_value(view, key, "few_label")[0] for key in ("features", "pixels", "pca"))
+    value, *rivals = (probe_value(view, key, "few_label")[0] for key in ("features", *RIVALS))
     if value is None:
         return None
-    against = [f"{name} {percent(v)}" for name, v in zip(("raw input", "PCA"), rivals, strict=True) if v is not None]
+    against = [f"{name} {percent(v)}" for name, v in zip(RIVALS.values(), rivals, strict=True) if v is not None]
     per_class = figure(view.view("features").view("few_label").number("per_class"))
     meaning = HEADLINE["few labels"].format(per_class=per_class)
     return Figure("Few-label probe", percent(value), ", ".join(against) or None, meaning)

@@ -248,7 +248,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise UsageError(
-            "there is nothing here", where=str(path), help="name a run directory or a checkpoint", code="E210"
+            "there is nothing here", where=str(path), help="name a run directory or a checkpoint", code="E250"
         )
     if path.is_file():
         raise _foreign(path)

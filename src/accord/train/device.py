@@ -77,7 +77,7 @@ def choose_device(device: str | torch.device = "auto", precision: str = "auto") 
     """
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(
-            f"unknown precision {precision!r}", help=f"use one of auto, {', '.join(PRECISIONS)}", code="E220"
+            f"unknown precision {precision!r}", help=f"use one of auto, {', '.join(PRECISIONS)}", code="E253"
         )
     chosen = _device(device)
     if precision == "auto":
@@ -94,7 +94,7 @@ def _device(device: str | torch.device) -> torch.device:
         named = torch.device(device)
     except RuntimeError:
         raise UsageError(
-            f"{str(device)!r} is no device", help=f"here there is: {', '.join(devices())}", code="E221"
+            f"{str(device)!r} is no device", help=f"here there is: {', '.join(devices())}", code="E254"
         ) from None
     there = {torch.device(name) for name in devices()}
     if named.type == "cuda" and named.index is None and there - {torch.device("cpu")}:

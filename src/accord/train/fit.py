@@ -110,7 +110,7 @@ def fit(
     habits = Habits(on_collapse, checkpoint_every, log_every, max_bad_fraction)
     settings = Settings(length, descent, habits, batch_size, seed, held_out)
     if not (length.given or resume or isinstance(out, RunDirectory)):
-        raise UsageError("how long? nothing is given", help=ONE_LENGTH, code="E240")
+        raise UsageError("how long? nothing is given", help=ONE_LENGTH, code="E258")
     story, place = Story(progress or Lines(), record, command), choose_device(device, precision)
     with ExitStack() as stack:
         run = out if isinstance(out, RunDirectory) else stack.enter_context(RunDirectory(out, resume=resume))

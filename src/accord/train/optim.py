@@ -164,4 +164,4 @@ def _layer_rate(p: Tensor, gradient: Tensor, weight_decay: float, trust: float) 
 
 def _bounded(name: str, value: float, low: float, high: float) -> None:
     if not low <= value < high:
-        raise UsageError(f"{name} = {value} is out of bounds", help=f"give {low} <= {name} < {high}", code="E232")
+        raise UsageError(f"{name} = {value} is out of bounds", help=f"give {low} <= {name} < {high}", code="E257")

@@ -59,7 +59,7 @@ class RunDirectory:
 
     def __enter__(self) -> RunDirectory:
         if self.path.exists() and not self.path.is_dir():
-            raise UsageError("not a folder", where=str(self.path), help="give a new folder with --out", code="E212")
+            raise UsageError("not a folder", where=str(self.path), help="give a new folder with --out", code="E252")
         if self.path.exists() and not (self.path / LOCK).exists():
             self._require_ours()  # before anything is written into a folder of somebody else's
         with disk_faults(self.path):
@@ -107,7 +107,7 @@ class RunDirectory:
                 f"there is a run here already{f', saved at step {max(done):,}' if done else ''}",
                 where=str(self.path),
                 help="go on with --resume, or give another --out; nothing is overwritten",
-                code="E211",
+                code="E251",
             )
         if others and not self.holds_run:
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -115,7 +115,7 @@ class RunDirectory:
                 f"the folder is not empty and holds no run: {', '.join(others[:3])}{more}",
                 where=str(self.path),
                 help="give a new folder with --out; nothing is overwritten",
-                code="E212",
+                code="E252",
             )
 
     def _clean(self) -> None:

@@ -36,7 +36,7 @@ class Plan:
             raise UsageError(
                 f"not a plan: {list(self.entries)}",
                 help="give (step, total) pairs: the first step is 0, steps rise, every total is after its step",
-                code="E230",
+                code="E255",
             )
 
     @classmethod
@@ -93,7 +93,7 @@ def seconds_of(duration: str | float, *, where: str = "budget") -> float:
         number = float(match[1]) * UNITS[match[2]]
     if number is None or not 0 < number < math.inf:
         raise UsageError(
-            f"{duration!r} is no length of time", where=where, help="write 90s, 10m or 1.5h, more than 0", code="E231"
+            f"{duration!r} is no length of time", where=where, help="write 90s, 10m or 1.5h, more than 0", code="E256"
         )
     return float(number)
 

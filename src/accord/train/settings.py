@@ -46,7 +46,7 @@ class Length:
 
     def __post_init__(self) -> None:
         if len(self.given) > 1:
-            raise UsageError(f"how long? {' and '.join(self.given)} are given", help=ONE_LENGTH, code="E240")
+            raise UsageError(f"how long? {' and '.join(self.given)} are given", help=ONE_LENGTH, code="E258")
         _bound("epochs", self.epochs, lambda v: 0 < v < math.inf, "more than 0")
         _bound("steps", self.steps, lambda v: v >= 1 and v == int(v), "a whole number, 1 or more")
         if self.budget is not None:
@@ -101,7 +101,7 @@ class Habits:
 
     def __post_init__(self) -> None:
         if self.on_collapse not in ("stop", "warn"):
-            raise UsageError(f"on_collapse = {self.on_collapse!r}", help="give 'stop' or 'warn'", code="E241")
+            raise UsageError(f"on_collapse = {self.on_collapse!r}", help="give 'stop' or 'warn'", code="E259")
         if isinstance(self.checkpoint_every, str):
             seconds_of(self.checkpoint_every, where="checkpoint_every")
         else:
@@ -162,7 +162,7 @@ class Settings:
             raise UsageError(
                 f"held_out: expected whole numbers from 0 to {len(samples) - 1}",
                 help="give sample indices",
-                code="E241",
+                code="E259",
             )
         usable = np.flatnonzero(samples.ok)
         return np.setdiff1d(usable, held), np.intersect1d(usable, held)
@@ -191,7 +191,7 @@ def _bound(name: str, value: Any, inside: Callable[[Any], bool], expected: str) 
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not inside(value):
-        raise UsageError(f"{name} = {value!r} is out of bounds", where=name, help=f"give {expected}", code="E241")
+        raise UsageError(f"{name} = {value!r} is out of bounds", where=name, help=f"give {expected}", code="E259")
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -152,7 +152,7 @@ class Trainer:
             return Plan(((0, int(length.steps)),))
         if self.budget is None:
             raise UsageError(
-                "how long? nothing is given, and there is nothing to go on from", help=ONE_LENGTH, code="E240"
+                "how long? nothing is given, and there is nothing to go on from", help=ONE_LENGTH, code="E258"
             )
         each = self._time_steps(TRIAL_SHARE * self.budget)
         total = steps_for(self.budget, each, seconds=self.clock())
