@@ -1,6 +1,6 @@
 """Time and peak memory, forward and backward, of the regularizers against the textbook forms they replace.
 
-    python benchmarks/losses.py [--repeats 15] [--threads 1] [--out losses.json]
+    python benchmarks/losses.py [--repeats 7] [--threads 1] [--out losses.json]
 
 Runs of both forms alternate, so that a busy machine slows both alike: read the ratio (median over pairs of runs).
 """
@@ -166,7 +166,7 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -102,7 +102,7 @@ def check(source: str, *, strict: bool, column: str | None, label: str | None, t
     Raises:
         DataError: if there is any, after all have been named.
     """
-    samples = check_source(source, strict=strict)
+    samples = check_source(source, strict=strict, column=column, label=label)
     for note in samples.notes:
         terminal.say(f"note: {note}")
     for item in samples.bad:

@@ -174,6 +174,7 @@ def test_one_that_differs_among_many_is_not_overlooked(tmp_path: Path, monkeypat
     assert open_source(root).shape == (1, 16, 16)
     picture(1, 16).save(root / "021b.png")
     assert open_source(root).shape == (3, 16, 16)
+    root = folder(tmp_path / "colour", 100, 16)
     picture(1, (60, 40)).save(root / "022b.png")
     samples = open_source(root)
     assert samples.shape == (3, 40, 40) and samples.aspect[list(samples.keys).index("022b.png")] == 1.5
