@@ -1,6 +1,6 @@
 """Which principle gets out of an almost collapsed start, and how fast?
 
-    python benchmarks/escape.py [--steps 1500] [--spread 1e-3 0] [--optimizer adam sgd] [--out escape.json]
+    python benchmarks/escape.py [--steps 6000] [--spread 1e-3 0] [--optimizer adam sgd] [--out escape.json]
 
 A small MLP encoder maps two noisy views of 8 independent variables to 8 dimensions. At the start its last layer is scaled so that
 embeddings are a constant plus a spread of 1e-3. There is no batch norm, which would hide the matter, except for "barlow_twins + norm":
@@ -135,7 +135,7 @@ def line(r: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--spread", type=float, nargs="+", default=[1e-3, 0.0])
     parser.add_argument("--optimizer", nargs="+", default=["adam", "sgd"], choices=["adam", "sgd"])
     parser.add_argument("--out", type=Path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing.context
+import signal
 import sys
 import time
 from pathlib import Path
@@ -65,14 +66,23 @@ def weights_hash(run: Path) -> str:
     return hashlib.sha256((newest / WEIGHTS).read_bytes()).hexdigest()
 
 
+def heed_signals() -> None:
+    """Handlers as a process started in a terminal has them: one started in the background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def train_here(out: str, options: dict[str, Any], slow: float = 0.0) -> None:
     """For a process of its own: ends with the exit code of the command line; each step takes `slow` seconds longer."""
     torch.set_num_threads(1)
+    heed_signals()
     views = pairing()
 
     class Slow(Pairing):
         def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
-            time.sleep(slow)
+            for _ in range(round(slow / 0.005)):  # a step is many short calls, and signals are handled between two of them
+                time.sleep(0.005)
             return views(batch, draws, aspect)
 
         def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:

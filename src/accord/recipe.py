@@ -45,6 +45,8 @@ class Augment(Section):
     ratio: Bounds | None = None
     flip: Fraction | None = None
     rotate: NotNegative | None = None
+    shear: NotNegative | None = None
+    outside: Literal["repeat", "black"] | None = None
     shift: Fraction | None = None
     jitter: Fraction | None = None
     brightness: Fraction | None = None

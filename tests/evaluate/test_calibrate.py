@@ -252,3 +252,13 @@ def test_model_hash_sees_every_weight_buffer_name_and_type() -> None:
     assert c.model_hash(model.double()) != first
     assert c.model_hash(torch.nn.Sequential(*model, torch.nn.ReLU())) == c.model_hash(model)
     assert c.text_hash("a", "bc") != c.text_hash("ab", "c")
+
+
+def test_model_hash_tells_equal_bytes_apart() -> None:
+    def holding(name: str, value: torch.Tensor) -> torch.nn.Module:
+        module = torch.nn.Module()
+        module.register_buffer(name, value)
+        return module
+
+    kinds = [("a", torch.zeros(4)), ("b", torch.zeros(4)), ("a", torch.zeros(4).int()), ("a", torch.zeros(2, 2))]
+    assert len({c.model_hash(holding(*kind)) for kind in kinds}) == 4

@@ -38,7 +38,7 @@ def exit_code(pid: int) -> int:
 
 def race(path: Path) -> list[int]:
     """Two processes open a run directory at the same moment and hold it until both have tried; returns how they ended."""
-    go, tried = os.pipe(), os.pipe()
+    go, tried, leave = os.pipe(), os.pipe(), os.pipe()  # one pipe each: neither may take what is meant for the other
 
     def contend() -> int:
         os.read(go[0], 1)
@@ -46,7 +46,7 @@ def race(path: Path) -> list[int]:
         try:
             with RunDirectory(path, resume=True):
                 said = os.write(tried[1], b"x") == 1
-                os.read(go[0], 1)
+                os.read(leave[0], 1)
                 return 0
         except Locked as error:
             return error.exit_code
@@ -58,9 +58,9 @@ def race(path: Path) -> list[int]:
     os.write(go[1], b"gg")
     for _ in range(2):
         os.read(tried[0], 1)
-    os.write(go[1], b"ee")
+    os.write(leave[1], b"ee")
     codes = sorted(exit_code(pid) for pid in pids)
-    for end in (*go, *tried):
+    for end in (*go, *tried, *leave):
         os.close(end)
     return codes
 

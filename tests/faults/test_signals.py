@@ -42,11 +42,14 @@ CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Nothing a test does to the handlers stays."""
+    """As in a terminal, also where the tests run in the background or under nohup; nothing a test does to the handlers stays."""
+    found = {number: signal.getsignal(number) for number in STOPPING}
+    tiny.heed_signals()
     before = {number: signal.getsignal(number) for number in STOPPING}
     yield
     for number, handler in before.items():
         assert signal.getsignal(number) is handler, "the handler was not put back"
+        signal.signal(number, found[number])
 
 
 class SendsAt(Silent):

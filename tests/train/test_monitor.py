@@ -17,7 +17,7 @@ import torch
 from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.random import Draws
-from accord.errors import Collapsed
+from accord.errors import Collapsed, Diverged
 from accord.objective.loss import Terms
 from accord.objective.principles import barlow_twins, sigreg, vicreg, visreg
 from accord.train.device import choose_device
@@ -105,9 +105,10 @@ def test_few_samples_numbers_or_dimensions_lower_what_can_be_asked() -> None:
     low = [health(effective_rank=2.0)] * 6
     assert judge(*low) == "dimensional"
     assert judge(*low, values=5) is None, "five numbers cannot make many dimensions"
-    assert judge(*low, rows=12) is None
+    assert judge(*low, rows=16) is None
     assert judge(*[e._replace(dim=8) for e in low]) is None
     assert judge(*[e._replace(dim=1, effective_rank=1.0) for e in low]) is None
+    assert judge(*[health(energy_auroc=0.5)] * 9, rows=31) is None, "too few to tell"
     chance = [health(energy_auroc=0.58)] * 6
     assert judge(*chance) is None
     assert judge(*chance, rows=32) == "flat energy", "with few pairs 0.58 is within chance"
@@ -137,11 +138,13 @@ def test_an_evaluation_changes_nothing_and_repeats_exactly() -> None:
     objective, samples = tiny.objective(), tiny.samples()
     probe = Probe(samples, np.arange(100, 180), tiny.pairing(), seed=3, batch_size=32)
     objective.train()
+    objective.model.encoder_x.projector.eval()  # as somebody does who freezes a part
     state = {name: t.clone() for name, t in objective.state_dict().items()}
     generator = torch.get_rng_state()
     first = probe.examine(objective.model, CPU)
     assert probe.examine(objective.model, CPU) == first
     assert objective.training
+    assert not objective.model.encoder_x.projector.net[1].training
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(t, state[name]) for name, t in objective.state_dict().items())
     whole = Probe(samples, np.arange(100, 180), tiny.pairing(), seed=3, batch_size=80).examine(objective.model, CPU)
@@ -166,6 +169,16 @@ def test_measures_are_those_of_a_loop() -> None:
     p = sigma / sigma.sum() + 1e-7
     assert found.effective_rank == pytest.approx(float(np.exp(-(p * np.log(p)).sum())), rel=1e-4)
     assert found.std_mean == pytest.approx(float(s_y.numpy().std(0, ddof=1).mean()), rel=1e-5)
+
+
+def test_embeddings_that_are_not_finite_are_a_divergence() -> None:
+    objective = tiny.objective()
+    probe = Probe(tiny.samples(), np.arange(64), tiny.pairing(), seed=0, batch_size=64)
+    with torch.no_grad():
+        for p in objective.parameters():
+            p.mul_(1e30)
+    with pytest.raises(Diverged, match="not finite"):
+        probe.examine(objective.model, CPU)
 
 
 # --- whole runs ---

@@ -99,6 +99,11 @@ def test_biases_and_norms_get_no_decay_and_shared_weights_count_once() -> None:
     assert (decayed["weight_decay"], decayed["adapt"], plain["weight_decay"], plain["adapt"]) == (0.3, True, 0.0, False)
 
 
+def test_a_frozen_model_cannot_be_trained() -> None:
+    with pytest.raises(UsageError, match="nothing to train"):
+        parameter_groups(nn.Linear(2, 2).requires_grad_(False), 0.1)
+
+
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: type(s).__name__)
 def test_every_optimiser_finds_the_bottom_of_a_bowl(settings: OptimizerSettings) -> None:
     torch.manual_seed(0)

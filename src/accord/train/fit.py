@@ -15,7 +15,7 @@ from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.errors import UsageError
 from accord.objective.loss import Objective
-from accord.train.device import Device, choose_device, reproducible
+from accord.train.device import Device, choose_device, memory_faults, reproducible
 from accord.train.optim import AdamW, OptimizerSettings
 from accord.train.progress import Lines, Progress
 from accord.train.run_directory import RunDirectory
@@ -25,7 +25,9 @@ from accord.train.trainer import Story, Trainer
 
 
 class Fit(NamedTuple):
-    """A run that has ended: where it is, steps and seconds of training (those before an interruption included), and why it ended."""
+    """A run that has ended: where it is, steps and seconds of training (those before an interruption included), and the limit it
+    ended at: "epochs", "steps", "budget" or "plan".
+    """
 
     path: Path
     steps: int
@@ -131,6 +133,7 @@ def _train(
 ) -> Fit:
     story.progress.said(f"device: {device}")
     with ExitStack() as stack:
+        stack.enter_context(memory_faults(settings.batch_size))
         stack.enter_context(reproducible(device, settings.seed))
         stack.callback(story.progress.finished)
         trainer = Trainer(
@@ -140,4 +143,5 @@ def _train(
         trainer.begin()
         trainer.train()
     objective.eval()
-    return Fit(run.path, trainer.step, trainer.clock(), f"{settings.length or 'plan'} done")
+    limit = "steps" if trainer.budget is None else "budget"
+    return Fit(run.path, trainer.step, trainer.clock(), next(iter(settings.length.given), limit))

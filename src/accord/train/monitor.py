@@ -22,11 +22,14 @@ from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.random import Draws, permutation
 from accord.data.samples import Samples
+from accord.errors import Diverged
 from accord.model.joint_embedding import JointEmbedding
 from accord.train.device import Device
 
 ROWS = 256
 """Samples in the fixed batch, at most."""
+ROWS_NEEDED = 32
+"""With fewer samples in the batch nothing is judged."""
 SHIFTS = 8
 """Mismatched pairs per sample: x with the y of the next 1, 2, ... in the batch."""
 EPOCH = -1
@@ -100,8 +103,12 @@ class Probe:
 
     @torch.no_grad()
     def examine(self, model: JointEmbedding, device: Device) -> Health:
-        """Evaluates `model`; its mode, its statistics and all generators are left as they were."""
-        training = model.training
+        """Evaluates `model`; its mode, its statistics and all generators are left as they were.
+
+        Raises:
+            Diverged: if embeddings or energies are not finite.
+        """
+        modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
             with device.autocast():
@@ -110,7 +117,8 @@ class Probe:
             actions = [a for _, _, a in parts if a is not None]
             return _health(model, s_x, s_y, torch.cat(actions) if actions else None)
         finally:
-            model.train(training)
+            for module, training in modes:
+                module.training = training
 
     def _pairs(self, device: Device) -> Iterator[Pair]:
         index, data, aspect = self.batch.index, self.batch.data, self.batch.aspect
@@ -128,6 +136,11 @@ def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | No
     matched = model.minimizer(model.energy(s_x, s_y, action)).value.float()
     shifts = range(1, min(SHIFTS, len(s_y) - 1) + 1)
     mismatched = torch.stack([model.minimizer(model.energy(s_x, s_y.roll(k, 0), action)).value for k in shifts]).float()
+    if not all(bool(t.isfinite().all()) for t in (s_x, s_y, matched, mismatched)):
+        raise Diverged(
+            "embeddings or energies of held-out samples are not finite, in evaluation mode",
+            help="lower the learning rate; the last checkpoint is intact",
+        )
     return Health(
         effective_rank=min(diagnostics.effective_rank(s) for s in branches),
         std_min=min(std.least for std in stds),
@@ -155,7 +168,7 @@ class CollapseWatch:
     Args:
         rows: samples in the fixed batch.
         values: numbers in one sample.
-        history: (name, value) lists of bad evaluations in a row, by kind; part of a checkpoint.
+        history: by kind, the values of the bad evaluations in a row; part of a checkpoint.
         largest_std: the largest mean standard deviation seen; part of a checkpoint.
     """
 
@@ -189,7 +202,7 @@ class CollapseWatch:
             The collapse that is now certain, or None.
         """
         self.largest_std = max(self.largest_std, health.std_mean)
-        if progress < GRACE:
+        if progress < GRACE or self.rows < ROWS_NEEDED:
             return None
         share = SHRUNK_UNSURE if health.energy_auroc < UNSURE else SHRUNK
         shrunk = health.std_mean < min(SMALL, share * self.largest_std)
@@ -202,9 +215,8 @@ class CollapseWatch:
         lasts = [self._lasts(kind, bad, value) for kind, (bad, value) in signs.items()]
         if not any(lasts):
             return None
-        return self._alarm(
-            next(kind for kind, (bad, _) in signs.items() if bad), health
-        )  # a constant has few dimensions, too
+        worst = next(kind for kind, (bad, _) in signs.items() if bad)  # what is constant has few dimensions, too
+        return self._alarm(worst, health)
 
     def _lasts(self, kind: str, bad: bool, value: float) -> bool:
         seen = [*self.history.get(kind, []), value][-PATIENCE:] if bad else []

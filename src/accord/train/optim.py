@@ -83,8 +83,13 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     """Trainable parameters in two groups: those with weight decay (two axes or more), and the rest.
 
     Each group has `names`, which a checkpoint uses; a parameter that is shared appears once. Groups without members are left out.
+
+    Raises:
+        UsageError: if nothing is trainable.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    if not named:
+        raise UsageError("nothing to train", help="give a parameter of the model requires_grad=True", code="E259")
     groups = []
     for decay in (True, False):
         members = [(name, p) for name, p in named if (p.ndim >= 2) is decay]

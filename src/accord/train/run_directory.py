@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -120,15 +121,17 @@ class RunDirectory:
 
     def _clean(self) -> None:
         """Removes what killed processes left half-written."""
-        for path in self.path.glob(f"*{TEMPORARY}*"):
-            if path.is_file():
-                path.unlink()
-        self.unfinished = remove_unfinished(self.checkpoints)
+        with disk_faults(self.path):
+            for path in self.path.glob(f"*{TEMPORARY}*"):
+                if path.is_file():
+                    path.unlink()
+            self.unfinished = remove_unfinished(self.checkpoints)
 
     def _release(self) -> None:
         if self._lock is None:
             return
-        if [p.name for p in self.path.iterdir()] == [LOCK]:  # nothing came of it
+        names = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+        if names == [LOCK]:  # nothing came of it
             (self.path / LOCK).unlink()
             if self._made:
                 self.path.rmdir()
@@ -265,9 +268,11 @@ class MetricsLog:
 
 
 def describe_environment(device: str, command: str | None) -> dict[str, Any]:
-    """Versions and machine: what is needed to run it again. No user names, paths or environment variables."""
+    """Versions, machine and command: what is needed to run it again. No user, host or environment, and no path to the program."""
     import numpy
     import torch
+
+    words = shlex.split(command or "")
 
     return {
         "format": 1,
@@ -279,7 +284,7 @@ def describe_environment(device: str, command: str | None) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
-        "command": command,
+        "command": shlex.join([Path(words[0]).name, *words[1:]]) if words else None,
         "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }
 

@@ -20,7 +20,7 @@ from accord.data.samples import Samples
 from accord.errors import ArtifactError, Collapsed, Diverged, Interrupted, UsageError
 from accord.objective.loss import Loss, Objective
 from accord.train.checkpoint import Checkpoint, newest, quarantine, save_checkpoint
-from accord.train.device import Device, memory_faults
+from accord.train.device import Device
 from accord.train.monitor import NOT_EVALUATED, CollapseWatch, Probe
 from accord.train.optim import parameter_groups, set_rate
 from accord.train.progress import Progress
@@ -217,8 +217,7 @@ class Trainer:
         """One step and what is due after it."""
         rate = learning_rate(self.step, self.plan, peak=self.peak, warmup=self.settings.descent.warmup)
         set_rate(self.optimizer, rate)
-        with memory_faults(self.settings.batch_size):
-            loss = train_step(self.objective, self.optimizer, self._pair(batch), self.guard, self.device)
+        loss = train_step(self.objective, self.optimizer, self._pair(batch), self.guard, self.device)
         self.step += 1
         self.unchecked.append(batch.index.tolist())
         last = self.step >= self.plan.total
@@ -263,12 +262,12 @@ class Trainer:
             **NOT_EVALUATED,
             "waiting": min(1.0, max(0.0, self.loader.waited - waited) / elapsed),
         }
-        self.last_line = (self.step, seconds, self.loader.waited)
         alarm = None
         if looks:
             health = self.probe.examine(self.objective.model, self.device)
             line |= health.as_metrics()
             alarm = self.watch.observe(self.plan.progress(self.step), health)
+        self.last_line = (self.step, self.clock(), self.loader.waited)
         if alarm is not None:
             line["event"] = f"{alarm.kind} collapse: {alarm.seen}"
         self._write(line)
