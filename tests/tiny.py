@@ -81,7 +81,9 @@ def train_here(out: str, options: dict[str, Any], slow: float = 0.0) -> None:
 
     class Slow(Pairing):
         def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
-            for _ in range(round(slow / 0.005)):  # a step is many short calls, and signals are handled between two of them
+            for _ in range(
+                round(slow / 0.005)
+            ):  # a step is many short calls, and signals are handled between two of them
                 time.sleep(0.005)
             return views(batch, draws, aspect)
 

@@ -311,18 +311,19 @@ def mutations(generator: random.Random, path: Path, other: Path) -> Iterator[str
     yield kind
 
 
-def test_a_thousand_damages_are_all_found(tmp_path: Path) -> None:
+def test_every_damage_is_found(tmp_path: Path) -> None:
     older, newer = save(tmp_path / ".", 1), save(tmp_path / ".", 2)
     clean = {p: p.read_bytes() for p in newer.path.iterdir()}
     generator, counts = random.Random(0), dict.fromkeys(["truncated", "zeroed", "flipped", "grown", "mixed", "gone"], 0)
-    for _ in range(1000):
+    for _ in range(500):
         for kind in mutations(generator, newer.path, older.path):
             counts[kind] += 1
             found = find(tmp_path)
             assert found is not None and found.step == 1, f"{kind} was not found"
         for path, data in clean.items():
-            path.write_bytes(data)
-    assert min(counts.values()) > 50
+            if not path.exists() or path.read_bytes() != data:
+                path.write_bytes(data)
+    assert min(counts.values()) > 30
     assert verify(newer.path).step == 2
 
 

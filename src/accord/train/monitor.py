@@ -131,8 +131,6 @@ class Probe:
 
 
 def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Health:
-    branches = [s_y] if model.encoder_x is model.encoder_y else [s_x, s_y]
-    stds = [diagnostics.std_statistics(s) for s in branches]
     matched = model.minimizer(model.energy(s_x, s_y, action)).value.float()
     shifts = range(1, min(SHIFTS, len(s_y) - 1) + 1)
     mismatched = torch.stack([model.minimizer(model.energy(s_x, s_y.roll(k, 0), action)).value for k in shifts]).float()
@@ -141,6 +139,8 @@ def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | No
             "embeddings or energies of held-out samples are not finite, in evaluation mode",
             help="lower the learning rate; the last checkpoint is intact",
         )
+    branches = [s_y] if model.encoder_x is model.encoder_y else [s_x, s_y]
+    stds = [diagnostics.std_statistics(s) for s in branches]
     return Health(
         effective_rank=min(diagnostics.effective_rank(s) for s in branches),
         std_min=min(std.least for std in stds),
