@@ -248,7 +248,7 @@ def _crashed(error: Exception, terminal: Terminal) -> int:
     """A bug in accord: says where the details are."""
     try:
         place = f"details in {crash_report(error, Path.cwd())}"
-    except OSError:
+    except EnvironmentFault:
         place = "crash.json could not be written; run again with --debug to see the details"
     text = f"{type(error).__name__}: {error}"
     terminal.error(AccordError(f"this is a bug in accord: {text}", help=f"please report it; {place}"))

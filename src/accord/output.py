@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from accord.data.cache import new_array
 from accord.errors import UsageError
-from accord.train.storage import disk_faults, sync_directory, temporary_name
+from accord.storage import disk_faults, replacing, try_writing
 
 
 class Writer(Protocol):
@@ -23,18 +25,20 @@ class Writer(Protocol):
 
 
 class ParquetTable:
-    """A Parquet file; the first batch fixes the columns."""
+    """A Parquet file that will be `path`, written at `aside`; the first batch fixes the columns."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, aside: Path):
         self.path = path
+        self.aside = aside
         self.writer: pq.ParquetWriter | None = None
 
     def write(self, columns: dict[str, Any]) -> None:
         """Adds rows."""
         batch = pa.table({name: _column(values) for name, values in columns.items()})
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.path, batch.schema, compression="zstd")
-        self.writer.write_table(batch)
+        with disk_faults(self.path, needed=batch.nbytes):
+            if self.writer is None:
+                self.writer = pq.ParquetWriter(self.aside, batch.schema, compression="zstd")
+            self.writer.write_table(batch)
 
     def close(self) -> None:
         """Writes the footer."""
@@ -43,28 +47,30 @@ class ParquetTable:
 
 
 class NumpyTable:
-    """An NPY file of the one column of vectors; a row without values is NaN."""
+    """An NPY file of the one column of vectors that will be `path`, written at `aside`; a row without values is NaN."""
 
-    def __init__(self, path: Path, column: str, rows: int):
+    def __init__(self, path: Path, aside: Path, column: str, rows: int):
         self.path = path
+        self.aside = aside
         self.column = column
         self.rows = rows
         self.done = 0
-        self.array: np.memmap[Any, Any] | None = None
+        self.array: np.ndarray | None = None
 
     def write(self, columns: dict[str, Any]) -> None:
         """Adds rows."""
         values = columns[self.column]
         if self.array is None:
             shape = (self.rows, values.shape[1])
-            self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=np.float32, shape=shape)
+            with disk_faults(self.path, needed=4 * shape[0] * shape[1]):
+                self.array = new_array(self.aside, shape, np.float32)
         self.array[self.done : self.done + len(values)] = values
         self.done += len(values)
 
     def close(self) -> None:
         """Forces the rows to the disk."""
         if self.array is not None:
-            self.array.flush()
+            self.array.flush()  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -81,23 +87,25 @@ def table_file(path: Path, *, rows: int, vectors: str | None = None) -> Iterator
         EnvironmentFault: if it cannot be written.
     """
     require_writable(path, vectors is not None)
-    temporary = temporary_name(path)
-    with disk_faults(path):
-        table = NumpyTable(temporary, vectors, rows) if path.suffix == ".npy" and vectors else ParquetTable(temporary)
+    with disk_faults(path), replacing(path) as aside:
+        table = (
+            NumpyTable(path, aside, vectors, rows) if path.suffix == ".npy" and vectors else ParquetTable(path, aside)
+        )
         try:
             yield table
-            table.close()
-            temporary.replace(path)
-            sync_directory(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            with suppress(OSError):  # the first error is the one to tell
+                table.close()
+            raise
+        table.close()
 
 
 def require_writable(path: Path, vectors: bool) -> None:
     """Refuses a file that could not be written at the end, before anything is computed.
 
     Raises:
-        UsageError: for an unknown ending or a folder that is not there.
+        UsageError: for an unknown ending, a folder that is not there, or a folder of this name.
+        EnvironmentFault: if nothing can be written into the folder.
     """
     endings = [".parquet", ".npy"] if vectors else [".parquet"]
     if path.suffix not in endings:
@@ -108,7 +116,11 @@ def require_writable(path: Path, vectors: bool) -> None:
             code="E221",
         )
     if not path.parent.is_dir():
-        raise UsageError("there is no such folder", where=str(path.parent), help=f"mkdir -p {path.parent}", code="E222")
+        help = f"mkdir -p {shlex.quote(str(path.parent))}"
+        raise UsageError("there is no such folder", where=str(path.parent), help=help, code="E222")
+    if path.is_dir():
+        raise UsageError("this is a folder, not a file", where=str(path), help="name a file in it", code="E222")
+    try_writing(path.parent)
 
 
 def _column(values: Any) -> pa.Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.errors import AccordError, printable
+from accord.storage import replace_file
 
 
 class Terminal:
@@ -131,21 +132,21 @@ def printable_lines(text: str) -> str:
 
 
 def crash_report(error: BaseException, directory: Path) -> Path:
-    """Writes crash.json: what is needed to report a bug in accord."""
+    """Writes crash.json: what is needed to report a bug in accord.
+
+    Raises:
+        EnvironmentFault: if it cannot be written.
+    """
     import platform
     import traceback
 
     path = directory / "crash.json"
-    path.write_text(
-        json.dumps(
-            {
-                "error": type(error).__name__,
-                "message": str(error),
-                "traceback": traceback.format_exception(error),
-                "python": platform.python_version(),
-                "arguments": sys.argv[1:],
-            },
-            indent=1,
-        )
-    )
+    about = {
+        "error": type(error).__name__,
+        "message": str(error),
+        "traceback": traceback.format_exception(error),
+        "python": platform.python_version(),
+        "arguments": sys.argv[1:],
+    }
+    replace_file(path, json.dumps(about, indent=1).encode())
     return path

@@ -30,9 +30,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from torch import nn
 
+from accord import storage
 from accord.errors import AccordError, ArtifactError, EnvironmentFault, UsageError
 from accord.train import checkpoint as ckpt
-from accord.train import storage
 from accord.train.checkpoint import Checkpoint, load_weights, newest, save_checkpoint, verify
 from accord.train.optim import AdamW, parameter_groups
 from accord.train.state import pack, unpack

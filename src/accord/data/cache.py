@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from accord.storage import sync
+
 _BLOCK = 1 << 18
 _BLOCKS = 16
 
@@ -86,7 +88,7 @@ def build(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Ent
             about = fill(temporary)
             _seal(temporary, about)
             temporary.rename(folder / key)
-            _sync(folder)
+            sync(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -104,12 +106,12 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> np.
 def _seal(folder: Path, about: dict[str, Any]) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
-        _sync(path)
+        sync(path)
         files[path.name] = (path.stat().st_size, _digest(path))
     meta = folder / "meta.json"
     meta.write_text(json.dumps({"files": files, "about": about}, allow_nan=False))
-    _sync(meta)
-    _sync(folder)
+    sync(meta)
+    sync(folder)
 
 
 def _digest(path: Path) -> str:
@@ -121,14 +123,6 @@ def _digest(path: Path) -> str:
             file.seek(place)
             digest.update(file.read(_BLOCK))
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

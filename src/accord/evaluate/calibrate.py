@@ -20,7 +20,7 @@ from torch import nn
 
 from accord.diagnostics import Verdict
 from accord.errors import ArtifactError, Collapsed, DataError, UsageError
-from accord.evaluate.write import write_bytes, write_json
+from accord.storage import replace_file, write_json
 
 FORMAT = 1
 CONTENT = "calibration.content.npy"
@@ -187,7 +187,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     """Writes `path` (calibration.json), and before it calibration.content.npy beside it; each whole or not at all."""
     buffer = io.BytesIO()
     np.save(buffer, calibration.content, allow_pickle=False)
-    write_bytes(path.with_name(CONTENT), buffer.getvalue())
+    replace_file(path.with_name(CONTENT), buffer.getvalue())
     write_json(
         path,
         {

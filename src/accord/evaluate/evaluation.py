@@ -34,9 +34,9 @@ from accord.evaluate.features import (
 )
 from accord.evaluate.pictures import Sheet
 from accord.evaluate.probes import Part
-from accord.evaluate.write import finite, write_bytes, write_json
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
+from accord.storage import disk_faults, finite, replace_file, write_json
 
 FORMAT = 1
 THUMBNAILS = "evaluation/thumbnails.png"
@@ -147,7 +147,9 @@ def evaluate(
     stop()
     if out is not None:
         if sheet is not None:
-            write_bytes(out / THUMBNAILS, sheet.png())
+            with disk_faults(out / THUMBNAILS):
+                (out / THUMBNAILS).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(out / THUMBNAILS, sheet.png())
         write_json(out / "evaluation.json", found)
     return found
 

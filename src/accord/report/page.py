@@ -9,13 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 
-from accord.errors import EnvironmentFault
 from accord.report.charts import CURVE, Html, duration, escape, figure, tag, visible
 from accord.report.pictures import embedding_map, neighbours, pairs, pool
 from accord.report.read import MAX_BAD_SHOWN, Run, read_run
@@ -23,6 +20,7 @@ from accord.report.sections import energy, facts_of, probes, section, spectrum, 
 from accord.report.text import LEADS
 from accord.report.training import training
 from accord.report.verdict import verdict
+from accord.storage import replace_file
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -37,26 +35,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     page = render(read_run(Path(run)))
     path = Path(run) / "report.html" if out is None else Path(out)
-    _write(path, page.encode("utf-8"))
+    replace_file(path, page.encode("utf-8"))
     return path
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise EnvironmentFault(
-            f"cannot write the report: {error.strerror}",
-            where=str(path),
-            help="check that the folder exists, is writable and has room",
-            code="E570",
-        ) from None
 
 
 def render(run: Run) -> str:

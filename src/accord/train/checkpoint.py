@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from accord.errors import ArtifactError, UsageError
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
-from accord.train.storage import (
+from accord.storage import (
     TEMPORARY,
     disk_faults,
     remove_tree,
     sha256_of,
-    sync_directory,
+    sync,
     temporary_name,
     write_file,
 )
@@ -102,12 +102,12 @@ def _write(final: Path, files: Mapping[str, bytes]) -> None:
         try:
             for name, data in files.items():
                 write_file(temporary / name, data)
-            sync_directory(temporary)
+            sync(temporary)
             temporary.rename(final)
         except BaseException:
             remove_tree(temporary)
             raise
-        sync_directory(final.parent)
+        sync(final.parent)
 
 
 def seal(body: Mapping[str, Any]) -> bytes:
@@ -213,7 +213,7 @@ def quarantine(path: Path) -> Path:
     target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
     with disk_faults(path):
         path.rename(target)
-        sync_directory(path.parent)
+        sync(path.parent)
     return target
 
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from accord.data.samples import BadItem
 from accord.errors import EnvironmentFault, Locked, UsageError
+from accord.storage import TEMPORARY, disk_faults, free_space, replace_file, try_writing, write_all
 from accord.train.checkpoint import FOLDER, listed, remove_unfinished
-from accord.train.storage import TEMPORARY, disk_faults, free_space, replace_file, temporary_name, write_all, write_file
 
 LOCK = ".lock"
 ENVIRONMENT = "environment.json"
@@ -68,7 +68,7 @@ class RunDirectory:
         try:
             self._require_ours()
             self._clean()
-            _require_writable(self.path)
+            try_writing(self.path)
         except BaseException:
             self._release()
             raise
@@ -172,13 +172,6 @@ class RunDirectory:
                 help="free some space or write to another disk with --out",
                 code="E501",
             )
-
-
-def _require_writable(path: Path) -> None:
-    """Writes a file and removes it: root passes every check of rights, only trying tells."""
-    probe = temporary_name(path / "probe")
-    write_file(probe, b"0")
-    probe.unlink()
 
 
 class Owner(NamedTuple):

@@ -1,13 +1,15 @@
-"""Files that are there in full or not at all: write, fsync, rename, fsync of the folder."""
+"""Files that are there in full or not at all: write, fsync, rename, fsync of the folder. Everything accord writes goes through here."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,15 +52,58 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
         EnvironmentFault: as `write_file`; `path` is then as before.
     """
+    with disk_faults(path, needed=len(data)), replacing(path) as temporary:
+        write_file(temporary, data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what the body leaves there becomes `path` when it ends well, and is removed when it does not.
+
+    Raises:
+        OSError: from the system, unchanged; see `disk_faults`.
+    """
     temporary = temporary_name(path)
-    write_file(temporary, data)
-    with disk_faults(path):
-        try:
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def try_writing(folder: Path) -> None:
+    """Writes a file into `folder` and removes it: root passes every check of rights, only trying tells.
+
+    Raises:
+        EnvironmentFault: if it cannot be done.
+    """
+    probe = temporary_name(folder / "probe")
+    write_file(probe, b"0")
+    probe.unlink()
+
+
+def write_json(path: Path, values: Mapping[str, object]) -> None:
+    """`replace_file` with strict JSON; numbers that are not finite become null.
+
+    Raises:
+        EnvironmentFault: as `write_file`; `path` is then as before.
+    """
+    text = json.dumps(finite(values), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    replace_file(path, (text + "\n").encode())
+
+
+def finite(value: object) -> object:
+    """`value` with every NaN and infinity, however deep, replaced by None; mappings and sequences become dicts and lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [finite(item) for item in value]
+    return value
 
 
 def temporary_name(path: Path) -> Path:
@@ -66,9 +111,9 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f"{path.name}{TEMPORARY}{uuid.uuid4().hex}")
 
 
-def sync_directory(path: Path) -> None:
-    """Forces the names in a folder to the disk: without it a rename may be lost in a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Forces a file, or the names in a folder, to the disk: without it a rename may be lost in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -107,22 +152,22 @@ def disk_faults(path: Path, *, needed: int = 0) -> Iterator[None]:
 
 
 def _fault(error: OSError, path: Path, needed: int) -> EnvironmentFault:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    where = str(path)
+    reason, where = os.strerror(error.errno) if error.errno else str(error), str(path)
     if error.errno in FULL:
         free, files = free_space(path)
+        wanted = f"{needed:,} bytes needed, " if needed else ""
         limit = "; a limit on the size of files applies" if error.errno == errno.EFBIG else ""
         return EnvironmentFault(
-            f"cannot write: {reason}: {needed:,} bytes needed, {free:,} bytes and {files:,} files free{limit}",
+            f"cannot write: {reason}: {wanted}{free:,} bytes and {files:,} files free{limit}",
             where=where,
-            help="free some space or write to another disk with --out, then --resume: what was saved before is intact",
+            help="free some space or write to another disk; what was saved before is intact, and training goes on with --resume",
             code="E501",
         )
     if error.errno in FORBIDDEN:
         return EnvironmentFault(
             f"cannot write: {reason} (as user {os.geteuid()})",
             where=where,
-            help="give this user the right to write there, or choose another folder with --out",
+            help="give this user the right to write there, or choose another folder",
             code="E502",
         )
     return EnvironmentFault(
