@@ -37,12 +37,12 @@ class Codes(Latent):
         super().__init__()
         self.dim = dim
         self.codes = nn.Parameter(torch.randn(k, dim))
-        self.price = nn.Parameter(torch.tensor(0.2))
+        self.rate = nn.Parameter(torch.tensor(0.2))
 
-    def penalty(self, z: Tensor, s_x: Tensor) -> Tensor:
-        return self.price.square() * z.square().sum(-1) * (1 + s_x.square().mean(-1))
+    def price(self, z: Tensor, s_x: Tensor) -> Tensor:
+        return self.rate.square() * z.square().sum(-1) * (1 + s_x.square().mean(-1))
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, shape: tuple[int, ...], s_x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.codes[torch.randint(len(self.codes), shape, generator=generator)]
 
     def candidates(self) -> Tensor:
@@ -54,10 +54,10 @@ class Continuous(Latent):
 
     dim = LATENT
 
-    def penalty(self, z: Tensor, s_x: Tensor) -> Tensor:
+    def price(self, z: Tensor, s_x: Tensor) -> Tensor:
         return z.square().sum(-1)
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, shape: tuple[int, ...], s_x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(*shape, self.dim, generator=generator)
 
 
@@ -128,7 +128,7 @@ def test_minimum_is_attained_and_below_every_energy(k: int, beta: float, action_
     assert minimum.argmin.shape == (BATCH, model.latent.dim)
     assert not minimum.argmin.requires_grad
     torch.testing.assert_close(energy(minimum.argmin), minimum.value, rtol=1e-12, atol=1e-12)
-    z = model.latent.sample((20, BATCH), torch.Generator().manual_seed(0))
+    z = model.latent.sample((20, BATCH), energy.s_x, torch.Generator().manual_seed(0))
     assert (energy(z) >= minimum.value - 1e-12).all()
     soft = Enumerate(beta)(energy)
     assert (soft.value >= minimum.value - 1e-12).all()
@@ -139,7 +139,7 @@ def test_shapes_with_sample_axes() -> None:
     model = make()
     x, y, _ = batch()
     energy = model(x, y)
-    z = model.latent.sample((2, 3, BATCH))
+    z = model.latent.sample((2, 3, BATCH), energy.s_x)
     values = energy(z)
     assert values.shape == (2, 3, BATCH)
     assert energy.predict(z).shape == (2, 3, BATCH, DIM)
@@ -194,7 +194,7 @@ def decoder(codes: Tensor, beta: float = math.inf) -> JointEmbedding:
     latent = Codes(len(codes), codes.shape[1])
     with torch.no_grad():
         latent.codes.copy_(codes)
-        latent.price.zero_()
+        latent.rate.zero_()
     identity = Encoder(nn.Identity())
     return JointEmbedding(identity, identity, Decode(), cost=summed, latent=latent, minimizer=Enumerate(beta)).double()
 

@@ -45,10 +45,12 @@ class Codes(Latent):
         self.dim = 2
         self.register_buffer("table", torch.tensor([[0.0, 0.0], [1.0, 0.5], [-0.5, 2.0]]))
 
-    def penalty(self, z: torch.Tensor, s_x: torch.Tensor) -> torch.Tensor:
+    def price(self, z: torch.Tensor, s_x: torch.Tensor) -> torch.Tensor:
         return 1e-3 * z.abs().sum(-1)
 
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(
+        self, shape: tuple[int, ...], s_x: torch.Tensor, generator: torch.Generator | None = None
+    ) -> torch.Tensor:
         return self.table[torch.randint(3, shape, generator=generator)]
 
     def candidates(self) -> torch.Tensor:

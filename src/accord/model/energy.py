@@ -26,8 +26,16 @@ def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]
     r"""Mean over dimensions of the squared difference, $\frac{1}{D}\lVert \hat s_y - s_y \rVert^2$.
 
     The mean over a batch of it is the invariance term of VICReg's published code (Bardes, Ponce, LeCun 2022, arXiv:2105.04906).
+    All predictions against all y is a matrix product: (..., n, 1, dim) with (1, m, dim), as `Energy.cross` has them.
     """
-    return (_full(s_y_hat) - _full(s_y)).square().mean(-1)
+    a, b = _full(s_y_hat), _full(s_y)
+    if not _all_against_all(a, b):
+        return (a - b).square().mean(-1)
+    a, b = a.squeeze(-2), b.squeeze(0)
+    centre = b.detach().mean(0)
+    a, b = a - centre, b - centre  # small numbers cancel less
+    squares = a.square().sum(-1)[..., None] + b.square().sum(-1) - 2 * (a @ b.T)
+    return squares.clamp_min(0) / b.shape[-1]
 
 
 def smooth_l1(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
@@ -38,7 +46,15 @@ def smooth_l1(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) ->
 
 def cosine(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
     r"""One minus the cosine of the angle, in [0, 2]; a zero vector counts as orthogonal to everything."""
-    return 1 - F.cosine_similarity(_full(s_y_hat), _full(s_y), dim=-1)
+    a, b = _full(s_y_hat), _full(s_y)
+    if not _all_against_all(a, b):
+        return 1 - F.cosine_similarity(a, b, dim=-1)
+    return 1 - F.normalize(a.squeeze(-2), dim=-1, eps=1e-8) @ F.normalize(b.squeeze(0), dim=-1, eps=1e-8).T
+
+
+def _all_against_all(a: Tensor, b: Tensor) -> bool:
+    """Whether `a` is (..., n, 1, dim) and `b` (1, m, dim): broadcasting them would make n m dim numbers."""
+    return a.ndim >= 3 and b.ndim == 3 and a.shape[-2] == 1 and b.shape[0] == 1 and a.shape[-1] == b.shape[-1]
 
 
 def _full(s: Tensor) -> Tensor:
@@ -82,17 +98,33 @@ class Energy:
 
     def predict(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "... dim"]:
         """The predicted embedding of y for each z, (*samples, *batch, dim); batch axes only y has stay of size 1."""
-        prediction: Tensor = self.predictor(self.s_x, z, self.action)
+        prediction: Tensor = self.predictor(self.s_x, self.latent.transmit(z), self.action)
         return prediction
 
     def __call__(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """E = D + R of each z."""
+        return self.divergence(z) + self.latent.penalty(z, self.s_x)
+
+    def divergence(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "..."]:
+        """D(s_y, Pred(s_x, z, a)) alone, of the shape of E.
+
+        Raises:
+            UsageError: if predictor and encoder of y differ in their width.
+        """
         s_y_hat = self.predict(z)
         if s_y_hat.shape[-1] != self.s_y.shape[-1]:  # a width of 1 would broadcast
             raise UsageError(
                 f"the predictor makes {s_y_hat.shape[-1]} dimensions, the embedding of y has {self.s_y.shape[-1]}",
                 help="both encoders and the predictor need the same dim",
             )
-        return self.cost(s_y_hat, self.s_y) + self.latent.penalty(z, self.s_x)
+        return self.cost(s_y_hat, self.s_y)
+
+    def detach(self) -> Energy:
+        """The same energy without gradient in the encoders: what a search for z works on."""
+        return self._with(self.s_x.detach(), self.s_y.detach(), None if self.action is None else self.action.detach())
+
+    def _with(self, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Energy:
+        return Energy(s_x, s_y, predictor=self.predictor, cost=self.cost, latent=self.latent, action=action)
 
     def cross(self, rows: slice = slice(None)) -> Energy:
         """Every x with every y: batch_shape (batch, batch), rows x, columns y; `rows` keeps some x only, to bound memory.
@@ -104,11 +136,6 @@ class Energy:
             raise UsageError(
                 f"cross() needs one batch axis, got s_x {tuple(self.s_x.shape)} and s_y {tuple(self.s_y.shape)}"
             )
-        return Energy(
-            self.s_x[rows, None],
-            self.s_y[None],
-            predictor=self.predictor,
-            cost=self.cost,
-            latent=self.latent,
-            action=None if self.action is None else self.action[rows, None],
+        return self._with(
+            self.s_x[rows, None], self.s_y[None], None if self.action is None else self.action[rows, None]
         )

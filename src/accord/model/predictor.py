@@ -6,8 +6,11 @@ import itertools
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from accord.errors import UsageError
 
 
 class Predictor(nn.Module, ABC):
@@ -36,20 +39,74 @@ class MLPPredictor(Predictor):
         latent_dim: width of z; 0 for a deterministic predictor.
         action_dim: width of the action; 0 where there is none.
         hidden: widths of the hidden layers; default one of 2 * dim. No batch statistics, so that train and eval agree.
+
+    The first layer is a sum of three products, so that K values of z cost it K small products and one of s_x.
     """
 
     def __init__(self, dim: int, latent_dim: int = 0, *, action_dim: int = 0, hidden: tuple[int, ...] | None = None):
         super().__init__()
         widths = [dim + latent_dim + action_dim, *(hidden if hidden is not None else (2 * dim,)), dim]
-        layers: list[nn.Module] = []
-        for width_in, width_out in itertools.pairwise(widths):
-            layers += [nn.Linear(width_in, width_out), nn.GELU()]
-        self.net = nn.Sequential(*layers[:-1])
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
 
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
         """s_y_hat, (*samples, *batch, dim)."""
-        parts = [s_x, z] if action is None else [s_x, z, action]
-        shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-        joined = torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
-        prediction: Tensor = self.net(joined)
-        return prediction
+        first, *others = self.layers
+        weight, hidden, start = first.weight, first.bias, 0
+        assert isinstance(weight, Tensor)
+        assert isinstance(hidden, Tensor)
+        for part in (s_x, z) if action is None else (s_x, z, action):
+            width = part.shape[-1]
+            if width:
+                hidden = hidden + F.linear(part, weight[:, start : start + width])
+            start += width
+        if start != weight.shape[1]:
+            raise UsageError(
+                f"the predictor takes {weight.shape[1]} numbers, s_x, z and action have {start}",
+                help="give MLPPredictor the dim of the embeddings, the latent_dim and the action_dim",
+            )
+        for layer in others:
+            hidden = layer(F.gelu(hidden))
+        return hidden.expand(*torch.broadcast_shapes(z.shape[:-1], s_x.shape[:-1]), hidden.shape[-1])
+
+
+class DictionaryPredictor(Predictor):
+    r"""$\hat s_y = \mathrm{Pred}(s_x, a) + \sum_k z_k w_k$ with $\lVert w_k \rVert \le 1$: z chooses among learned directions.
+
+    The columns are bounded, so that a sparse z cannot be made small by making them large; and as the prediction is linear in z, `Ista`
+    and `gauss_newton` are exact.
+    Olshausen, Field 1996; Gregor, LeCun 2010, "Learning Fast Approximations of Sparse Coding".
+
+    Args:
+        dim: width of the embeddings s_x and s_y.
+        latent_dim: width of z.
+        action_dim: width of the action; 0 where there is none.
+        hidden: widths of the hidden layers of the part that depends on x; default one of 2 * dim.
+        given: False leaves that part out: z alone decides.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        latent_dim: int,
+        *,
+        action_dim: int = 0,
+        hidden: tuple[int, ...] | None = None,
+        given: bool = True,
+    ):
+        super().__init__()
+        self.mean = MLPPredictor(dim, action_dim=action_dim, hidden=hidden) if given else None
+        self.directions = nn.Parameter(F.normalize(torch.randn(dim, latent_dim), dim=0))
+
+    @property
+    def dictionary(self) -> Float[Tensor, "dim latent"]:
+        """The directions as they are used: columns longer than 1 are shortened to 1."""
+        bounded: Tensor = self.directions / self.directions.norm(dim=0).clamp_min(1)
+        return bounded
+
+    def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
+        """s_y_hat, (*samples, *batch, dim)."""
+        shift: Tensor = z @ self.dictionary.T
+        if self.mean is None:
+            return shift.expand(*torch.broadcast_shapes(z.shape[:-1], s_x.shape[:-1]), shift.shape[-1])
+        given: Tensor = self.mean(s_x, z[..., :0], action)
+        return given + shift
