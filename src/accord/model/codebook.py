@@ -2,7 +2,7 @@ r"""Latents that are choices: a learned code out of K, or m of them side by side
 
 Dead codes are the named failure of such latents (van den Oord et al. 2017, arXiv:1711.00937): the minimum over z only teaches the
 codes that win. What looks after them here can be switched on and off: `reseed`, an annealed temperature (`Enumerate`), and the
-usage entropy (`accord.usage_entropy`).
+usage entropy (`accord.UsageEntropy`).
 """
 
 from __future__ import annotations

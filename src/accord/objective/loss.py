@@ -11,6 +11,7 @@ from accord.data.pair import Pair
 from accord.errors import UsageError
 from accord.model.energy import Energy
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.latent import Scheduled
 from accord.model.minimize import Minimizer, Minimum
 
 
@@ -63,9 +64,21 @@ class Objective(nn.Module):
         """The loss of a batch: one encoding, one inference, every term on it."""
         energy = self.model(pair.x, pair.y, pair.action)
         inference = Inference(energy, self.model.minimizer(energy), self.model.minimizer)
+        if self.training:
+            self.model.latent.observe(inference.minimum.argmin)
         values = {name: term(inference) for name, (_, term) in self.terms.items()}
         total = sum((weight * values[name] for name, (weight, _) in self.terms.items()), start=energy.s_x.new_zeros(()))
         return Loss(total, {name: value.detach() for name, value in values.items()})
+
+    def before_step(self, progress: float) -> None:
+        """Tells every part that changes from step to step how far training is; a loop of your own calls it before each step.
+
+        Args:
+            progress: share of the training that is done, in [0, 1).
+        """
+        for module in self.modules():
+            if isinstance(module, Scheduled):
+                module.before_step(progress)
 
 
 def free_energy(inference: Inference) -> Tensor:

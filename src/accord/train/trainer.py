@@ -217,6 +217,7 @@ class Trainer:
         """One step and what is due after it."""
         rate = learning_rate(self.step, self.plan, peak=self.peak, warmup=self.settings.descent.warmup)
         set_rate(self.optimizer, rate)
+        self.objective.before_step(self.plan.progress(self.step))
         loss = train_step(self.objective, self.optimizer, self._pair(batch), self.guard, self.device)
         self.step += 1
         self.unchecked.append(batch.index.tolist())
