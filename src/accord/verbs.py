@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from accord.data.samples import BadItems, Samples
 from accord.data.sources import check_source
+from accord.data.synthetic import kind_of
 from accord.errors import Collapsed, DataError, UsageError, printable
 from accord.evaluate.calibrate import calibrate, load_calibration, model_hash, save_calibration
 from accord.evaluate.evaluation import evaluate as measure
@@ -91,7 +92,7 @@ def say_data(samples: Samples, recipe: Recipe, terminal: Terminal) -> None:
 
 def free_name(folder: Path, source: str) -> Path:
     """A run directory that is not there yet, named after the source."""
-    stem = Path(source.rstrip("/")).stem.strip("*") or "run"
+    stem = kind_of(source) or Path(source.rstrip("/")).stem.strip("*") or "run"
     candidates = (folder / (stem if number == 1 else f"{stem}-{number}") for number in itertools.count(1))
     return next(path for path in candidates if not path.exists())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 import re
@@ -25,6 +26,7 @@ from accord.data.inspection import inspect
 from accord.data.pixels import pixel_samples
 from accord.data.policy import Policy, judge
 from accord.data.samples import LISTED, RowKeys, Samples, Store
+from accord.data.synthetic import KINDS, kind_of, open_synthetic
 from accord.data.tables import (
     TableImages,
     image_column,
@@ -42,6 +44,8 @@ Source = str | os.PathLike[str] | np.ndarray | Tensor | Mapping[str, Any]
 _HELP = (
     'expected "digits", a folder of images, a .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
 )
+BUILT_IN = ("digits", *KINDS)
+"""Sources that need no files; a folder of such a name is "./digits"."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,10 @@ def open_source(
     are asked for. Files are never written to; a warm cache is found again by the paths, sizes and times of the files.
 
     Args:
-        source: "digits"; a folder of images (recursive, sub-folders are classes if every image is exactly one deep); an image;
-            a Parquet file (a column of encoded images, or columns of numbers), a CSV file, or a pattern that matches several;
-            an .npz or .npy file; an array, a tensor, or a mapping of arrays by name.
+        source: "digits", "forks", "ellipse", "torus" or "jump" (see `accord.data.synthetic`); a folder of images (recursive,
+            sub-folders are classes if every image is exactly one deep); an image; a Parquet file (a column of encoded images, or
+            columns of numbers), a CSV file, or a pattern that matches several; an .npz or .npy file; an array, a tensor, or a
+            mapping of arrays by name.
         size: side in pixels of the square that images are stored on, whatever their shape (see `Samples.aspect`). By default the
             common size if all have the same, of at most 96 pixels; else 1.25 times the largest of 32, 48, 64, 96, 128 that is not
             above the median of the shorter sides.
@@ -159,6 +164,8 @@ def _open(source: Source, request: _Request) -> Samples:
     if request.name == "digits":
         images, labels = digits()
         return pixel_samples("digits", images, RowKeys([len(images)]), labels, [], request.options, request.policy)
+    if kind_of(request.name) is not None:
+        return open_synthetic(request.name, request.options, request.policy)
     paths = _paths(request.name)
     kind = _kind(request.name, paths)
     openers = {
@@ -179,6 +186,9 @@ def _paths(name: str) -> list[Path]:
     except (OSError, ValueError) as error:
         if glob.has_magic(name):
             return _matches(name)
+        close = difflib.get_close_matches(name.partition(":")[0], BUILT_IN, n=1, cutoff=0.75)
+        if close and isinstance(error, FileNotFoundError):
+            raise UsageError("no such source", where=name, help=f'did you mean "{close[0]}"?', code="E220") from error
         raise unreadable_source(name, error) if isinstance(error, OSError) else missing(repr(name)) from error
     if not path.exists():
         raise UsageError(
