@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from accord.data.pairing import Pairing as Pairing
     from accord.data.pairing import TwoViews as TwoViews
     from accord.data.pairing import two_views as two_views
+    from accord.data.pairing_masked import MaskedBlocks as MaskedBlocks
+    from accord.data.pairing_masked import masked_blocks as masked_blocks
+    from accord.data.pairing_parts import Columns as Columns
+    from accord.data.pairing_parts import Halves as Halves
+    from accord.data.pairing_parts import columns as columns
+    from accord.data.pairing_parts import halves as halves
     from accord.data.random import Draws as Draws
     from accord.data.samples import BadItem as BadItem
     from accord.data.samples import Samples as Samples
     from accord.data.samples import split as split
     from accord.data.sources import check_source as check_source
     from accord.data.sources import open_source as open_source
+    from accord.data.synthetic import Ellipse as Ellipse
+    from accord.data.synthetic import Forks as Forks
+    from accord.data.synthetic import Jump as Jump
+    from accord.data.synthetic import Torus as Torus
     from accord.errors import AccordError as AccordError
     from accord.model.batch_norm import BatchNorm1d as BatchNorm1d
     from accord.model.batch_norm import BatchNorm2d as BatchNorm2d
@@ -80,22 +90,28 @@ _HOME = {
     "BadItem": "accord.data.samples",
     "BatchNorm1d": "accord.model.batch_norm",
     "BatchNorm2d": "accord.model.batch_norm",
+    "Columns": "accord.data.pairing_parts",
     "Cost": "accord.model.energy",
     "Deterministic": "accord.model.latent",
     "Draws": "accord.data.random",
+    "Ellipse": "accord.data.synthetic",
     "Encoder": "accord.model.encoder",
     "Energy": "accord.model.energy",
     "Enumerate": "accord.model.minimize",
     "Fit": "accord.train.fit",
+    "Forks": "accord.data.synthetic",
+    "Halves": "accord.data.pairing_parts",
     "IdentityPredictor": "accord.model.predictor",
     "Inference": "accord.objective.loss",
     "JointEmbedding": "accord.model.joint_embedding",
+    "Jump": "accord.data.synthetic",
     "LARS": "accord.train.optim",
     "Latent": "accord.model.latent",
     "Loader": "accord.data.loader",
     "Loss": "accord.objective.loss",
     "MLP": "accord.model.mlp",
     "MLPPredictor": "accord.model.predictor",
+    "MaskedBlocks": "accord.data.pairing_masked",
     "Minimizer": "accord.model.minimize",
     "Minimum": "accord.model.minimize",
     "MultiScale": "accord.model.multiscale",
@@ -110,15 +126,19 @@ _HOME = {
     "Standardize": "accord.model.normalize",
     "Term": "accord.objective.loss",
     "Terms": "accord.objective.loss",
+    "Torus": "accord.data.synthetic",
     "TwoViews": "accord.data.pairing",
     "VectorAugmentation": "accord.data.augment",
     "ViT": "accord.model.vit",
     "barlow_twins": "accord.objective.principles",
     "check_source": "accord.data.sources",
+    "columns": "accord.data.pairing_parts",
     "cosine": "accord.model.energy",
     "fit": "accord.train.fit",
     "free_energy": "accord.objective.loss",
+    "halves": "accord.data.pairing_parts",
     "load_weights": "accord.train.checkpoint",
+    "masked_blocks": "accord.data.pairing_masked",
     "open_source": "accord.data.sources",
     "regularized": "accord.objective.principles",
     "resnet18": "accord.model.resnet",
@@ -146,20 +166,26 @@ __all__ = [
     "BadItem",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Columns",
     "Cost",
     "Deterministic",
     "Draws",
+    "Ellipse",
     "Encoder",
     "Energy",
     "Enumerate",
     "Fit",
+    "Forks",
+    "Halves",
     "IdentityPredictor",
     "Inference",
     "JointEmbedding",
+    "Jump",
     "Latent",
     "Loader",
     "Loss",
     "MLPPredictor",
+    "MaskedBlocks",
     "Minimizer",
     "Minimum",
     "MultiScale",
@@ -173,15 +199,19 @@ __all__ = [
     "Standardize",
     "Term",
     "Terms",
+    "Torus",
     "TwoViews",
     "VectorAugmentation",
     "ViT",
     "barlow_twins",
     "check_source",
+    "columns",
     "cosine",
     "fit",
     "free_energy",
+    "halves",
     "load_weights",
+    "masked_blocks",
     "open_source",
     "regularized",
     "resnet18",

@@ -163,3 +163,43 @@ def test_autocast_keeps_the_dtype_of_tokens() -> None:
     for options in ({}, {"positions": "learned", "pool": "cls"}):
         plain = tiny(**options)(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
         torch.testing.assert_close(features(**options).float(), plain, atol=0.15, rtol=0.1)
+
+
+def test_masked_without_anything_hidden_is_the_plain_network() -> None:
+    x = torch.rand(3, 3, 16, 16)
+    for pool in ("mean", "cls"):
+        plain, masked = tiny(pool=pool), tiny(pool=pool, masked=True)
+        masked.load_state_dict(plain.state_dict())
+        with torch.no_grad():
+            assert torch.equal(masked(torch.cat([x, torch.zeros(3, 1, 16, 16)], 1)), plain(x))
+
+
+@pytest.mark.parametrize("pool", ["mean", "cls"])
+def test_hidden_tokens_are_dropped_before_the_blocks(pool: str) -> None:
+    model = tiny(pool=pool, masked=True)
+    x, mask = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
+    mask[0, :, 5, 6] = mask[1, :, 15, 0] = 1  # one pixel hides its patch: patch 5 of the first, 12 of the second
+    with torch.no_grad():
+        tokens = model._tokens(x)
+        extra = int(pool == "cls")
+        kept = [[t for t in range(16) if t != gone] for gone in (5, 12)]
+        chosen = [torch.cat([tokens[i, :extra], tokens[i, [t + extra for t in kept[i]]]]) for i in range(2)]
+        after = model.norm(model.blocks(torch.stack(chosen)))
+        expected = after[:, 0] if extra else after.mean(1)
+        torch.testing.assert_close(model(torch.cat([x, mask], 1)), expected)
+
+
+def test_unequal_hiding_is_refused() -> None:
+    x, mask = torch.rand(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)
+    mask[0, :, 0, 0] = 1
+    with pytest.raises(UsageError, match="from 0 to 1 of 16 patches are hidden"):
+        tiny(masked=True)(torch.cat([x, mask], 1))
+    with pytest.raises(UsageError, match="from 16 to 16 of 16"):
+        tiny(masked=True)(torch.cat([x, torch.ones(2, 1, 16, 16)], 1))
+
+
+def test_an_image_size_may_be_a_rectangle() -> None:
+    model = tiny(image_size=(8, 16), positions="learned")
+    assert model.grid == (2, 4) and model.pos_embed is not None and model.pos_embed.shape == (1, 8, 16)
+    assert torch.equal(tiny(image_size=(8, 16)).positions, sincos_2d((2, 4), 16))
+    assert model(torch.rand(2, 3, 8, 16)).shape == (2, 16)

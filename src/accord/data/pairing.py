@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -18,6 +19,13 @@ SMALLEST = 4
 """Side of the smallest view, pixels."""
 LOCAL_SCALE = (0.05, 0.4)
 """Share of the area that a small crop shows (Caron et al. 2020, arXiv:2006.09882)."""
+
+
+class Originals(NamedTuple):
+    """Samples as `Samples.batch` gives them, and width / height of the originals of images."""
+
+    values: Tensor
+    aspect: Tensor | None = None
 
 
 class Pairing(ABC):
@@ -37,7 +45,30 @@ class Pairing(ABC):
 
     @abstractmethod
     def plain(self, batch: Shaped[Tensor, "batch ..."], aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
-        """Each sample itself, without anything random: float32, in the form and at the size a view has."""
+        """What the encoder of x takes of each sample, without anything random: float32, in the form and at the size x has."""
+
+    def plain_y(self, batch: Shaped[Tensor, "batch ..."], aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
+        """The same for the encoder of y; where x and y are of one kind it is `plain`."""
+        return self.plain(batch, aspect)
+
+    def join(self, x: Originals, y: Originals) -> Pair:
+        """Pairs of the x of some samples and the y of others, row by row, without anything random."""
+        return Pair(self.plain(*x), self.plain_y(*y))
+
+    @property
+    def alike(self) -> bool:
+        """Whether x and y are of one kind, so that one encoder may serve both."""
+        return True
+
+    @property
+    def random(self) -> bool:
+        """Whether the y of a sample differs from draw to draw."""
+        return True
+
+    @property
+    def action_dim(self) -> int:
+        """Width of `Pair.action`; 0 where a pair has none."""
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

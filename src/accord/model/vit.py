@@ -82,8 +82,12 @@ class ViT(nn.Module):
 
     Takes images of any size whose sides are multiples of the patch; learned positions are interpolated to it.
 
+    With `masked` the last of channels + 1 channels says what is hidden (above 0.5): a patch with a hidden pixel is left out before
+    the first block, so that nothing of it can reach the features (He et al. 2022, arXiv:2111.06377; Assran et al. 2023,
+    arXiv:2301.08243). Equally many patches must be hidden in every image of a batch. Where none is, none is left out.
+
     Args:
-        image_size: side of the images it is made for.
+        image_size: side of the images it is made for, or their height and width.
         patch: side of a patch.
         dim: width of a token, a multiple of `heads` (and of 4 for "sincos" positions); the `feature_dim`.
         depth: number of blocks.
@@ -92,9 +96,11 @@ class ViT(nn.Module):
         channels: of the input.
         positions: "sincos", fixed, or "learned".
         pool: the feature is the "mean" of the patch tokens or an extra token, "cls".
+        masked: whether a further channel of the input says what is hidden.
 
     Raises:
-        UsageError: a patch that does not divide the size, widths that do not divide, an unknown word.
+        UsageError: a patch that does not divide the size, widths that do not divide, an unknown word; when called, images in which
+            unequally many patches are hidden, or all.
     """
 
     positions: Tensor
@@ -102,7 +108,7 @@ class ViT(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: int | tuple[int, int],
         patch: int,
         dim: int,
         depth: int,
@@ -111,13 +117,15 @@ class ViT(nn.Module):
         channels: int = 3,
         positions: Literal["sincos", "learned"] = "sincos",
         pool: Literal["mean", "cls"] = "mean",
+        masked: bool = False,
     ):
         super().__init__()
         _require_words(positions, pool)
         if dim % heads or (positions == "sincos" and dim % 4):
             raise UsageError(f"dim must be a multiple of heads (and of 4 with sincos positions), got {dim} and {heads}")
         self.patch = patch
-        self.grid = _grid(image_size, image_size, patch)
+        self.masked = masked
+        self.grid = _grid(*((image_size, image_size) if isinstance(image_size, int) else image_size), patch)
         self.feature_dim = dim
         self.patch_embed = PatchEmbed(patch, channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
@@ -131,8 +139,12 @@ class ViT(nn.Module):
         self._initialise()
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
-        """Features: the mean of the patch tokens, or the extra token, after the last norm."""
-        tokens = self.norm(self.blocks(self._tokens(x)))
+        """Features: the mean of the (visible) patch tokens, or the extra token, after the last norm."""
+        if self.masked:
+            tokens = _visible(self._tokens(x[:, :-1]), x[:, -1:], self.patch, extra=self.cls_token is not None)
+        else:
+            tokens = self._tokens(x)
+        tokens = self.norm(self.blocks(tokens))
         features: Tensor = tokens.mean(1) if self.cls_token is None else tokens[:, 0]
         return features
 
@@ -181,6 +193,26 @@ def sincos_2d(grid: tuple[int, int], dim: int) -> Float[Tensor, "tokens dim"]:
     return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()
 
 
+def _visible(
+    tokens: Float[Tensor, "batch token dim"], mask: Float[Tensor, "batch one height width"], patch: int, *, extra: bool
+) -> Float[Tensor, "batch visible dim"]:
+    """The tokens of patches without a hidden pixel, in their order; the extra token, the first, is always visible."""
+    hidden = F.max_pool2d(mask, patch).flatten(1) > 0.5
+    counts = hidden.sum(1)
+    fewest, most = (int(count) for count in counts.aminmax())
+    if fewest != most or most == hidden.shape[1]:
+        raise UsageError(
+            f"from {fewest} to {most} of {hidden.shape[1]} patches are hidden in the images of one batch",
+            help="hide equally many in each, and not all",
+        )
+    if not most:
+        return tokens
+    keep = hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, : hidden.shape[1] - most]
+    if extra:
+        keep = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], dim=1)
+    return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
 def _grid(height: int, width: int, patch: int) -> tuple[int, int]:
     if patch < 1 or height % patch or width % patch or min(height, width) < patch:
         raise UsageError(
@@ -199,11 +231,12 @@ def _require_words(positions: str, pool: str) -> None:
 
 def vit_tiny(
     *,
-    image_size: int = 224,
+    image_size: int | tuple[int, int] = 224,
     patch: int = 16,
     channels: int = 3,
     positions: Literal["sincos", "learned"] = "sincos",
     pool: Literal["mean", "cls"] = "mean",
+    masked: bool = False,
 ) -> ViT:
     """ViT-Ti: width 192, 12 blocks, 3 heads, 5.5 million parameters."""
     return ViT(
@@ -215,16 +248,18 @@ def vit_tiny(
         channels=channels,
         positions=positions,
         pool=pool,
+        masked=masked,
     )
 
 
 def vit_small(
     *,
-    image_size: int = 224,
+    image_size: int | tuple[int, int] = 224,
     patch: int = 16,
     channels: int = 3,
     positions: Literal["sincos", "learned"] = "sincos",
     pool: Literal["mean", "cls"] = "mean",
+    masked: bool = False,
 ) -> ViT:
     """ViT-S: width 384, 12 blocks, 6 heads, 21.7 million parameters."""
     return ViT(
@@ -236,16 +271,18 @@ def vit_small(
         channels=channels,
         positions=positions,
         pool=pool,
+        masked=masked,
     )
 
 
 def vit_base(
     *,
-    image_size: int = 224,
+    image_size: int | tuple[int, int] = 224,
     patch: int = 16,
     channels: int = 3,
     positions: Literal["sincos", "learned"] = "sincos",
     pool: Literal["mean", "cls"] = "mean",
+    masked: bool = False,
 ) -> ViT:
     """ViT-B: width 768, 12 blocks, 12 heads, 85.8 million parameters."""
     return ViT(
@@ -257,4 +294,5 @@ def vit_base(
         channels=channels,
         positions=positions,
         pool=pool,
+        masked=masked,
     )
