@@ -44,6 +44,7 @@ class Codebook(Latent, Scheduled):
         UsageError: for numbers that are out of bounds.
     """
 
+    choice = True
     usage: Tensor
     seen: Tensor
     places: Tensor | None
@@ -100,15 +101,11 @@ class Codebook(Latent, Scheduled):
     def index(self, z: Float[Tensor, "*shape latent"]) -> Int64[Tensor, "*shape blocks"]:
         """Which code of each block is nearest."""
         parts = z.detach().unflatten(-1, self.table.shape[::2])
-        near = [
-            torch.cdist(parts[..., b, :].reshape(-1, codes.shape[1]), codes.detach())
-            for b, codes in enumerate(self.table)
-        ]
-        return torch.stack([distance.argmin(-1).view(z.shape[:-1]) for distance in near], dim=-1)
+        return torch.stack([nearest(parts[..., b, :], codes.detach()) for b, codes in enumerate(self.table)], dim=-1)
 
     def project(self, z: Tensor) -> Tensor:
-        """The nearest value."""
-        return self.of(self.index(z)).detach()
+        """The nearest value; differentiable in the codes."""
+        return self.of(self.index(z))
 
     @torch.no_grad()
     def observe(self, z: Tensor) -> None:
@@ -154,6 +151,8 @@ class ConditionalPrior(Latent, Scheduled):
         UsageError: for numbers that are out of bounds.
     """
 
+    choice = True
+
     def __init__(self, codebook: Codebook, condition_dim: int, *, weight: float = 0.1, hidden: int = 128):
         super().__init__()
         counts(condition_dim=condition_dim, hidden=hidden)
@@ -186,9 +185,10 @@ class ConditionalPrior(Latent, Scheduled):
     def sample(self, shape: tuple[int, ...], s_x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Codes as often as the prior says (by the Gumbel trick)."""
         log_p = self.log_probability(s_x)
-        uniform = torch.rand(*shape, *log_p.shape[-2:], generator=generator, dtype=log_p.dtype)
+        device = log_p.device if generator is None else generator.device
+        uniform = torch.rand(*shape, *log_p.shape[-2:], generator=generator, dtype=torch.float32, device=device)
         gumbel = -(-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()
-        return self.codebook.of((log_p + gumbel.to(log_p.device)).argmax(-1)).detach()
+        return self.codebook.of((log_p + gumbel.to(log_p)).argmax(-1)).detach()
 
     def candidates(self) -> Tensor | None:
         """Those of the codebook."""
@@ -219,6 +219,12 @@ def _pick(log_p: Float[Tensor, "*batch codes"], index: Int64[Tensor, "*shape"]) 
         return rows.view(*samples, *log_p.shape[:-1])
     shape = torch.broadcast_shapes(index.shape, log_p.shape[:-1])
     return log_p.expand(*shape, log_p.shape[-1]).gather(-1, index.expand(shape)[..., None]).squeeze(-1)
+
+
+def nearest(z: Float[Tensor, "*shape width"], codes: Float[Tensor, "codes width"]) -> Int64[Tensor, "*shape"]:
+    """Number of the nearest code; the first of equals. Differences are not taken from a matrix product: a code finds itself."""
+    far = torch.cdist(z.reshape(-1, z.shape[-1]).to(codes), codes, compute_mode="donot_use_mm_for_euclid_dist")
+    return far.argmin(-1).view(z.shape[:-1])
 
 
 def codebook_of(latent: Latent) -> Codebook:

@@ -5,7 +5,8 @@ x and y are already encoded, so that every further z costs one call of the predi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +32,20 @@ def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]
     a, b = _full(s_y_hat), _full(s_y)
     if not _all_against_all(a, b):
         return (a - b).square().mean(-1)
-    a, b = a.squeeze(-2), b.squeeze(0)
+    with torch.autocast(a.device.type, enabled=False):
+        return _squares(a.squeeze(-2), b.squeeze(0))
+
+
+def _squares(a: Float[Tensor, "*c n dim"], b: Float[Tensor, "m dim"]) -> Float[Tensor, "*c n m"]:
+    r"""Mean squared difference of all with all, $\lVert a \rVert^2 + \lVert b \rVert^2 - 2 a \cdot b$, as one matrix product.
+
+    Rounding leaves an error of some $\epsilon (\lVert a \rVert^2 + \lVert b \rVert^2) / D$, lengths taken from the mean of b.
+    """
     centre = b.detach().mean(0)
     a, b = a - centre, b - centre  # small numbers cancel less
-    squares = a.square().sum(-1)[..., None] + b.square().sum(-1) - 2 * (a @ b.T)
-    return squares.clamp_min(0) / b.shape[-1]
+    left = torch.cat([-2 * a, a.square().sum(-1, keepdim=True), torch.ones_like(a[..., :1])], dim=-1)
+    right = torch.cat([b, torch.ones_like(b[:, :1]), b.square().sum(-1, keepdim=True)], dim=-1) / b.shape[-1]
+    return (left @ right.mT).clamp_min(0)
 
 
 def smooth_l1(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
@@ -49,7 +59,8 @@ def cosine(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Fl
     a, b = _full(s_y_hat), _full(s_y)
     if not _all_against_all(a, b):
         return 1 - F.cosine_similarity(a, b, dim=-1)
-    return 1 - F.normalize(a.squeeze(-2), dim=-1, eps=1e-8) @ F.normalize(b.squeeze(0), dim=-1, eps=1e-8).T
+    with torch.autocast(a.device.type, enabled=False):
+        return 1 - F.normalize(a.squeeze(-2), dim=-1, eps=1e-8) @ F.normalize(b.squeeze(0), dim=-1, eps=1e-8).mT
 
 
 def _all_against_all(a: Tensor, b: Tensor) -> bool:
@@ -122,6 +133,32 @@ class Energy:
     def detach(self) -> Energy:
         """The same energy without gradient in the encoders: what a search for z works on."""
         return self._with(self.s_x.detach(), self.s_y.detach(), None if self.action is None else self.action.detach())
+
+    def part(self, rows: slice) -> Energy:
+        """That of some rows of the first batch axis only."""
+        axes = len(self.batch_shape)
+
+        def cut(t: Tensor) -> Tensor:
+            return t[rows] if axes and t.ndim == axes + 1 and len(t) > 1 else t
+
+        return self._with(cut(self.s_x), cut(self.s_y), None if self.action is None else cut(self.action))
+
+    def size(self, *, shared: bool) -> int:
+        """How many numbers one z makes for all pairs; `shared` if it is the same z for all, so that an x needs one prediction."""
+        dim = self.s_y.shape[-1]
+        pairs = math.prod(self.batch_shape)
+        product = self.cost in (squared_error, cosine) and _all_against_all(self.s_x[..., :0], self.s_y[..., :0])
+        return max(pairs, math.prod(self.s_x.shape[:-1]) * dim) if shared and product else pairs * dim
+
+    def pieces(self, chunk: int, *, copies: int = 1, shared: bool = False) -> Iterator[slice]:
+        """Rows of the first batch axis that make about `chunk` numbers with `copies` z for each pair; all, if they are one z."""
+        shape = self.batch_shape
+        if len(shape) == 0 or (len(shape) == 1 and self.latent.coupled):  # nothing to cut
+            yield slice(None)
+            return
+        step = max(1, chunk * shape[0] // max(1, copies * self.size(shared=shared)))
+        for first in range(0, max(1, shape[0]), step):
+            yield slice(first, first + step)
 
     def _with(self, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Energy:
         return Energy(s_x, s_y, predictor=self.predictor, cost=self.cost, latent=self.latent, action=action)

@@ -23,11 +23,13 @@ class Latent(nn.Module, ABC):
     Attributes:
         dim: width of z.
         weight: energy of a nat, $\lambda \ge 0$.
+        choice: z is one of some codes, so that `project` has no gradient in z; it has one in the codes.
         coupled: the last batch axis is time and the price of a z depends on the z before it: a sequence has one minimum.
     """
 
     dim: int
     weight: float = 1.0
+    choice: bool = False
     coupled: bool = False
 
     @abstractmethod
@@ -53,7 +55,7 @@ class Latent(nn.Module, ABC):
         return None
 
     def project(self, z: Float[Tensor, "*shape latent"]) -> Float[Tensor, "*shape latent"]:
-        """The nearest allowed z."""
+        """The nearest allowed z; differentiable in the codes where z is a choice, and in z where it is not."""
         return z
 
     def transmit(self, z: Float[Tensor, "*shape latent"]) -> Float[Tensor, "*shape latent"]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from accord.errors import UsageError
+from accord.model.codebook import nearest
 from accord.model.energy import Energy
 from accord.model.latent import Latent, counts, not_negative, positive
 from accord.model.minimize import Minimizer, Minimum
@@ -31,6 +32,7 @@ class Markov(Latent):
         UsageError: for numbers that are out of bounds.
     """
 
+    choice = True
     coupled = True
 
     def __init__(self, codes: int, dim: int, *, weight: float = 0.1, stay: float = 0.5):
@@ -56,8 +58,7 @@ class Markov(Latent):
 
     def index(self, z: Float[Tensor, "*shape latent"]) -> Tensor:
         """Which code is nearest, (*shape,)."""
-        distance = torch.cdist(z.detach().reshape(-1, self.dim), self.table.detach())
-        return distance.argmin(-1).view(z.shape[:-1])
+        return nearest(z.detach(), self.table.detach())
 
     def price(self, z: Float[Tensor, "*shape time latent"], s_x: Tensor) -> Float[Tensor, "*shape time"]:
         """Of each step, given the one before."""
@@ -76,8 +77,8 @@ class Markov(Latent):
         return self.table[torch.stack(index, dim=-1).view(shape).to(self.table.device)].detach()
 
     def project(self, z: Tensor) -> Tensor:
-        """The nearest codes."""
-        return self.table[self.index(z)].detach()
+        """The nearest codes; differentiable in them."""
+        return self.table[self.index(z)]
 
 
 class Viterbi(Minimizer):

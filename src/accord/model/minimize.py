@@ -10,11 +10,11 @@ and E is evaluated there once more, with one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -52,8 +52,9 @@ class Minimizer(nn.Module):
 class Enumerate(Minimizer, Scheduled):
     """Tries every value of a countable latent: exact.
 
-    At zero temperature the search keeps one number per pair and chunk, and only the winner is evaluated with gradient. At finite
-    temperature every value has a gradient; what does not fit into a chunk is computed again in the backward pass.
+    At zero temperature the search has no gradient, and the winner is evaluated once more with one. Where that is more work (every x
+    with every y: the candidates need K predictions for an x, the winners one for each pair), and at finite temperature, every value
+    has a gradient. What does not fit into a chunk is computed again in the backward pass.
 
     Args:
         beta: inverse temperature; inf gives the minimum, a finite value the soft minimum F_beta >= F.
@@ -98,53 +99,41 @@ class Enumerate(Minimizer, Scheduled):
 
     def forward(self, energy: Energy, start: Tensor | None = None) -> Minimum:
         """F and argmin over all candidates; `start` is ignored."""
-        candidates = _candidates(energy)
-        if len(candidates) == 1:
-            value = energy(_lined_up(candidates, energy))[0].expand(energy.batch_shape)
-            return Minimum(value, candidates[0].detach().expand(*energy.batch_shape, -1))
-        if math.isinf(self.beta_now):
-            winner = self._search(energy.detach(), candidates.detach())
-            return Minimum(energy(candidates[winner]), candidates.detach()[winner])
-        parts: list[Tensor] = []
-        best: Tensor | None = None
-        which: Tensor | None = None
-        for first, z in _chunks(candidates, energy, self.chunk):
-            few = len(z) == len(candidates)
-            energies = (energy(z) if few else checkpoint(energy, z, use_reentrant=False)).expand(
-                len(z), *energy.batch_shape
-            )
-            parts.append(torch.logsumexp(-self.beta_now * energies, dim=0))
-            best, which = _better(best, which, energies.detach(), first)
-        assert which is not None
-        total = torch.stack(parts).logsumexp(0)
-        return Minimum((math.log(len(candidates)) - total) / self.beta_now, candidates.detach()[which])
-
-    @torch.no_grad()
-    def _search(self, energy: Energy, candidates: Tensor) -> Tensor:
-        """Index of the best candidate for each pair."""
-        best, which = None, None
-        for first, z in _chunks(candidates, energy, self.chunk):
-            best, which = _better(best, which, energy(z).expand(len(z), *energy.batch_shape), first)
-        assert which is not None
-        return which
+        codes = _candidates(energy)
+        z = lined_up(codes, energy)
+        beta = self.beta_now
+        predictions = len(z) * math.prod(energy.s_x.shape[:-1])
+        search_only = math.isinf(beta) and predictions > math.prod(energy.batch_shape)
+        if not search_only:
+            value, which = reduced(energy, z, beta, self.chunk)
+            return Minimum(value, codes.detach()[which])
+        with torch.no_grad():
+            value, which = reduced(energy.detach(), z.detach(), beta, self.chunk)
+        if torch.is_grad_enabled():
+            value = energy_at(energy, codes[which], self.chunk)
+        return Minimum(value, codes.detach()[which])
 
     @torch.no_grad()
     def energies(self, energy: Energy) -> Float[Tensor, "k *batch"]:
         """E of every candidate: what code usage and posteriors are computed from."""
-        chunks = _chunks(_candidates(energy), energy, self.chunk)
-        return torch.cat([energy(z).expand(len(z), *energy.batch_shape) for _, z in chunks])
+        step = max(1, self.chunk // max(1, energy.size(shared=True)))
+        blocks = lined_up(_candidates(energy), energy).split(step)
+        return torch.cat([energy(z).expand(len(z), *energy.batch_shape) for z in blocks])
 
 
 class BestOf(Minimizer):
     r"""The best of some draws from the prior; at finite beta their soft minimum, a Monte Carlo estimate of F with prior.
 
     $F_\beta^{p_0} = -\frac1\beta \log \mathbb E_{z \sim p_0} e^{-\beta D}$, which for a latent with one price is the average over z.
-    The estimate is above F in expectation (Jensen) and reaches it as draws grow.
+    The estimate is above F in expectation (Jensen) and reaches it as draws grow. Of a sequence (`Latent.coupled`) each step is given
+    an equal share of the sequence's F.
 
     Args:
         samples: how many draws for each pair.
         beta: inverse temperature; inf gives the lowest E found.
-        seed: of the draws in evaluation mode, which are always the same; in training mode they come from torch's generator.
+        seed: of the draws in evaluation mode, which are always the same and the same for all pairs; in training mode they come from
+            torch's generator.
+        chunk: numbers in the predictions made at a time; it bounds memory and changes nothing else.
 
     Raises:
         UsageError: for numbers that are out of bounds.
@@ -157,22 +146,21 @@ class BestOf(Minimizer):
         self.samples, self.beta, self.seed, self.chunk = samples, beta, seed, chunk
 
     def forward(self, energy: Energy, start: Tensor | None = None) -> Minimum:
-        """F and the best z of the draws, among which `start` is one if it is given."""
-        generator = None if self.training else torch.Generator().manual_seed(self.seed)
-        shape = energy.batch_shape
+        """F and the best z of the draws; `start`, if given, is one more among those that z is chosen from."""
+        held = energy.detach()
         with torch.no_grad():
-            z = energy.latent.sample((self.samples, *shape), energy.s_x, generator)
+            z = draws(held, self.samples, None if self.training else self.seed)
+            lowest, which = reduced(held, z, math.inf, self.chunk)
+            best = taken(z, which)
             if start is not None:
-                z = torch.cat([start.expand(1, *shape, -1), z[1:]])
-            held = energy.detach()
-            energies = torch.cat([held(part) for part in z.split(_rows(energy, self.chunk))])
-            if energy.latent.coupled:  # a sequence is one z
-                energies = energies.sum(-1, keepdim=True).expand_as(energies)
-            which = energies.argmin(0)
-        best = z.gather(0, which[None, ..., None].expand(1, *shape, z.shape[-1]))[0]
+                start = start.expand_as(best)
+                better = _of_sequence(energy_at(held, start, self.chunk), held) < lowest
+                best = torch.where(better[..., None], start, best)
         if math.isinf(self.beta):
-            return Minimum(energy(best), best)
-        return Minimum(soft_minimum(energy.divergence(z), self.beta), best)
+            return Minimum(energy_at(energy, energy.latent.project(best), self.chunk), best)
+        return Minimum(
+            reduced(energy, energy.latent.project(z), self.beta, self.chunk, _with_prior(self.beta))[0], best
+        )
 
 
 def soft_minimum(energies: Float[Tensor, "k *batch"], beta: float) -> Float[Tensor, "*batch"]:
@@ -190,32 +178,116 @@ def _candidates(energy: Energy) -> Tensor:
     return candidates
 
 
-def _lined_up(z: Float[Tensor, "k latent"], energy: Energy) -> Float[Tensor, "k *ones latent"]:
+def lined_up(z: Float[Tensor, "k latent"], energy: Energy) -> Float[Tensor, "k *ones latent"]:
     """The same z for every pair: batch axes of size 1."""
     return z.view(len(z), *[1] * len(energy.batch_shape), z.shape[-1])
 
 
-def _rows(energy: Energy, chunk: int) -> int:
-    """How many values of z are tried at a time."""
-    shape = energy.batch_shape
-    return max(1, chunk // max(1, math.prod(shape) * (energy.s_y.shape[-1] if len(shape) < 2 else 1)))
+def draws(energy: Energy, count: int, seed: int | None) -> Float[Tensor, "count *axes latent"]:
+    """Draws from the prior, whose axes broadcast to those of the batch.
+
+    With a seed they are the same for every x (up to a prior that depends on it), so that F of a pair does not depend on what else
+    is in the batch. Without one there are other draws for each x, from torch's generator.
+    """
+    batch, given = energy.batch_shape, energy.s_x.shape[:-1]
+    if seed is None:
+        return energy.latent.sample((count, *[1] * (len(batch) - len(given)), *given), energy.s_x)
+    axes = [*[1] * (len(batch) - 1), *(batch[-1:] if energy.latent.coupled else batch[-1:] and [1])]
+    return energy.latent.sample((count, *axes), energy.s_x, torch.Generator().manual_seed(seed))
 
 
-def _chunks(candidates: Tensor, energy: Energy, chunk: int) -> Iterator[tuple[int, Tensor]]:
-    """(number of the first, some candidates lined up with the batch)."""
-    step = _rows(energy, chunk)
-    for first in range(0, len(candidates), step):
-        yield first, _lined_up(candidates[first : first + step], energy)
+def taken(z: Float[Tensor, "k *axes latent"], which: Int64[Tensor, "*batch"]) -> Float[Tensor, "*batch latent"]:
+    """The z of each pair whose number is given."""
+    shape = (*which.shape, z.shape[-1])
+    return z.expand(len(z), *shape).gather(0, which[None, ..., None].expand(1, *shape))[0]
 
 
-def _better(best: Tensor | None, which: Tensor | None, energies: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """The lowest so far and its number, after looking at some more."""
-    found, place = energies.min(dim=0)
-    place = place + first
-    if best is None or which is None:
-        return found, place
-    lower = found < best
-    return torch.where(lower, found, best), torch.where(lower, place, which)
+def energy_at(energy: Energy, z: Float[Tensor, "*batch latent"], chunk: int) -> Float[Tensor, "*batch"]:
+    """E at one z for each pair; what does not fit into a chunk is computed in pieces, and again in the backward pass."""
+    pieces = list(energy.pieces(chunk))
+    if len(pieces) == 1:
+        return energy(z).expand(energy.batch_shape)
+    return torch.cat([_again(lambda part, z: part(z), energy.part(rows), z[rows]) for rows in pieces])
+
+
+Energies = Callable[[Energy, Tensor], Tensor]
+"""(energy, (k, *axes, latent)) -> (k, *batch)."""
+
+
+def _plain(energy: Energy, z: Tensor) -> Tensor:
+    return energy(z)
+
+
+def _with_prior(beta: float) -> Energies:
+    """D of draws from the prior, with the gradient that the prior's own parameters get: that of r / beta."""
+
+    def energies(energy: Energy, z: Tensor) -> Tensor:
+        price = energy.latent.price(z, energy.s_x)
+        return energy.divergence(z) + (price - price.detach()) / beta
+
+    return energies
+
+
+def reduced(
+    energy: Energy, z: Float[Tensor, "k *axes latent"], beta: float, chunk: int, of: Energies = _plain
+) -> tuple[Float[Tensor, "*batch"], Int64[Tensor, "*batch"]]:
+    """Minimum, or soft minimum, of energies over the first axis of z, and the number of the lowest.
+
+    Computed in pieces of rows and blocks of z; what does not fit into one chunk is computed again in the backward pass. A sequence
+    of a coupled latent has one minimum: each of its steps is given an equal share of a soft minimum, and all of a hard one.
+    """
+    shared = z.ndim > 2 and z.shape[-2] == 1
+    pieces = list(energy.pieces(chunk, shared=shared))
+    parts = []
+    for rows in pieces:
+        some = z[:, rows] if z.ndim == len(energy.batch_shape) + 2 and z.ndim > 2 and z.shape[1] > 1 else z
+        parts.append(
+            _reduced_rows(energy.part(rows) if len(pieces) > 1 else energy, some, beta, chunk, of, len(pieces))
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([value for value, _ in parts]), torch.cat([which for _, which in parts])
+
+
+def _reduced_rows(
+    energy: Energy, z: Tensor, beta: float, chunk: int, of: Energies, pieces: int
+) -> tuple[Tensor, Tensor]:
+    hard = math.isinf(beta)
+
+    def block(energy: Energy, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        energies = _of_sequence(of(energy, z).expand(len(z), *energy.batch_shape), energy)
+        if len(z) == 1:  # nothing to compare
+            value, place = energies[0], torch.zeros_like(energies[0], dtype=torch.int64)
+        else:
+            value, place = energies.min(0)
+        return value if hard else torch.logsumexp(-beta * energies, dim=0), value.detach(), place
+
+    blocks = z.split(max(1, chunk // max(1, energy.size(shared=z.ndim > 2 and z.shape[-2] == 1))))
+    once = pieces == 1 and len(blocks) == 1
+    value, lowest, which = block(energy, blocks[0]) if once else _again(block, energy, blocks[0])
+    first = len(blocks[0])
+    for some in blocks[1:]:
+        other, low, place = _again(block, energy, some)
+        better = low < lowest
+        value = torch.where(better, other, value) if hard else torch.logaddexp(value, other)
+        lowest, which = torch.where(better, low, lowest), torch.where(better, place + first, which)
+        first += len(some)
+    if hard:
+        return value, which
+    soft = (math.log(len(z)) - value) / beta
+    return (soft / max(1, energy.batch_shape[-1]) if energy.latent.coupled else soft), which
+
+
+def _of_sequence(energies: Float[Tensor, "*shape"], energy: Energy) -> Float[Tensor, "*shape"]:
+    """Where the latent is coupled a sequence is one z, and each of its steps is given the energy of all."""
+    return energies.sum(-1, keepdim=True).expand_as(energies) if energy.latent.coupled else energies
+
+
+def _again(function: Callable[..., Any], energy: Energy, z: Tensor) -> Any:
+    """The function of both; its intermediate results are not kept but computed again in the backward pass."""
+    if not torch.is_grad_enabled():
+        return function(energy, z)
+    return checkpoint(function, energy, z, use_reentrant=False)
 
 
 def _inverse_temperature(beta: float) -> None:

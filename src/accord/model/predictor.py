@@ -22,6 +22,10 @@ class Predictor(nn.Module, ABC):
     ) -> Float[Tensor, "... dim"]:
         """s_y_hat, (*samples, *batch, dim). Batch axes of size 1 in `z` or in `s_x` broadcast."""
 
+    def linear_in_z(self) -> Float[Tensor, "dim latent"] | None:
+        """W where the prediction is Pred(s_x, 0, a) + W z, differentiable in the model; else None."""
+        return None
+
 
 class IdentityPredictor(Predictor):
     """s_y_hat = s_x: the joint embedding of VICReg, Barlow Twins and SIGReg, in which x and y are two views of one thing."""
@@ -102,6 +106,10 @@ class DictionaryPredictor(Predictor):
         """The directions as they are used: columns longer than 1 are shortened to 1."""
         bounded: Tensor = self.directions / self.directions.norm(dim=0).clamp_min(1)
         return bounded
+
+    def linear_in_z(self) -> Tensor:
+        """The dictionary."""
+        return self.dictionary
 
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
         """s_y_hat, (*samples, *batch, dim)."""
