@@ -21,7 +21,7 @@ def cut(picture: np.ndarray, sheet: Sheet, number: int) -> np.ndarray:
     return picture[top : top + sheet.size, left : left + sheet.size]
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "L")])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (5, "L")])
 def test_every_picture_is_in_its_place(channels: int, mode: str) -> None:
     images = torch.rand(11, channels, 8, 8, generator=torch.Generator().manual_seed(0))
     sheet = Sheet(8)
@@ -44,6 +44,31 @@ def test_large_and_odd_pictures_are_scaled_and_clipped() -> None:
     with decoded(sheet) as picture:
         pixels = np.asarray(picture.convert("L"))
     assert (cut(pixels, sheet, 0) == 255).all() and (cut(pixels, sheet, 1) == 0).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 4), (4, 8), (8, 8), (16, 8)])
+def test_halves_are_shown_whole_in_the_middle(height: int, width: int) -> None:
+    sheet = Sheet(8)
+    image = torch.rand(1, 1, height, width, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
+    sheet.add(image)
+    tile = torch.from_numpy(sheet.tiles[0][..., 0].copy())
+    rows, columns = 8 * height // max(height, width), 8 * width // max(height, width)
+    top, left = (8 - rows) // 2, (8 - columns) // 2
+    inside = torch.zeros(8, 8, dtype=torch.bool)
+    inside[top : top + rows, left : left + columns] = True
+    assert (tile[~inside] == 0).all() and (tile[inside] > 0).all()
+    if (rows, columns) == (height, width):
+        assert torch.equal(tile[inside].view(rows, columns), (image[0, 0] * 255).round().byte())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_hidden_is_grey(channels: int) -> None:
+    sheet, image = Sheet(4), torch.rand(1, channels, 4, 4)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2, 1:] = 1
+    sheet.add(torch.cat([image.masked_fill(mask.bool(), 0), mask], 1))
+    expected = torch.where(mask.bool(), 128, (image * 255).round())[0].permute(1, 2, 0).expand(4, 4, 3)
+    assert np.array_equal(sheet.tiles[0], expected.numpy())
 
 
 def test_an_empty_sheet_is_still_a_picture() -> None:

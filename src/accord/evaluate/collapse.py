@@ -21,16 +21,19 @@ def summary(
     energy_auroc: float,
     values: int,
     s_x: Float[Tensor, "pairs dim"] | None = None,
+    x_values: int | None = None,
 ) -> dict[str, object]:
     """All label-free figures of a representation, and the verdict.
 
     Args:
         views: embeddings of several views of each sample, grouped: LiDAR needs them so; all others read them as n * views rows.
+            One view, where a sample has no other: then there is no LiDAR.
         features: what probes read; only its effective rank is given.
         energies: F(x, y) of some x with many y: is the energy flat in y?
         energy_auroc: of matched against random pairs.
-        values: numbers in one sample.
+        values: numbers in one y.
         s_x: embeddings of x where it has an encoder of its own: a collapse of either branch is a collapse.
+        x_values: numbers in one x; by default `values`.
 
     Returns:
         verdict (None, "constant", "dimensional" or "flat energy"), explanation and remedy (None where there is no verdict), rankme,
@@ -38,14 +41,14 @@ def summary(
         spectrum: singular values divided by the largest, at most 512, descending.
 
     Raises:
-        ValueError: if anything is not finite, or there are fewer than 2 samples or views.
+        ValueError: if anything is not finite, or there are fewer than 2 samples.
     """
     rows = views.flatten(0, 1)
     singular = diagnostics.spectrum(rows)
     std = diagnostics.std_statistics(rows)
     found = diagnostics.verdict(rows, energy_auroc=energy_auroc, values=values)
     if found is None and s_x is not None:
-        found = diagnostics.verdict(s_x, values=values)
+        found = diagnostics.verdict(s_x, values=x_values or values)
     return {
         "verdict": None if found is None else found.kind,
         "explanation": None if found is None else found.explanation,
@@ -53,7 +56,7 @@ def summary(
         "rankme": diagnostics.effective_rank_of(singular),
         "feature_rankme": diagnostics.effective_rank(features),
         "alpha_req": diagnostics.alpha_req(rows),
-        "lidar": diagnostics.lidar(views),
+        "lidar": diagnostics.lidar(views) if views.shape[1] > 1 else None,
         "std_min": std.least,
         "std_mean": std.mean,
         "std_share_below_0.1": std.share_below,

@@ -14,7 +14,7 @@ from accord.data.pairing import Pairing
 from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.diagnostics import auroc, d_prime
-from accord.evaluate.features import BATCH, Embedded, Stop, device_of, evaluating, first_x, never, read
+from accord.evaluate.features import BATCH, Embedded, Stop, device_of, evaluating, first, never, read
 from accord.model.energy import cosine, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Deterministic
@@ -174,8 +174,8 @@ def scores(
             same = torch.zeros(len(rows.place), dtype=torch.int64, device=device)
             total = torch.zeros(len(rows.place), dtype=torch.float64)
             for draw in range(draws):
-                pair = pairing(rows.values, Draws(seed, draw, same), rows.aspect)
-                energy = model(first_x(model, pair), pair.y, pair.action)
+                pair = first(model, pairing(rows.values, Draws(seed, draw, same), rows.aspect))
+                energy = model(pair.x, pair.y, pair.action)
                 total += model.minimizer(energy).value.double().cpu()
             parts.append(total / draws)
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)

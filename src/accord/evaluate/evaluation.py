@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +27,9 @@ from accord.evaluate.features import (
     embed_views,
     evaluating,
     extract,
-    first_x,
+    first,
     never,
+    numbers,
     read,
 )
 from accord.evaluate.pictures import Sheet
@@ -253,6 +253,7 @@ def _probes(work: _Work, features: Tensor, untrained: Encoder | None, baselines:
         work.part,
         (learned, features[torch.from_numpy(labels.held_out)]),
         untrained=before,
+        plain=None if work.pairing.alike else work.pairing.plain,
         seed=work.seed,
         baselines=baselines,
         stop=work.stop,
@@ -261,10 +262,9 @@ def _probes(work: _Work, features: Tensor, untrained: Encoder | None, baselines:
 
 def _collapse(work: _Work, features: Tensor, embedded: Embedded, rungs: energy.Ladder) -> dict[str, object]:
     some = work.part.index[work.some(LIDAR_SAMPLES)]
-    views = embed_views(
-        work.model, work.part.samples, some, work.pairing, views=LIDAR_VIEWS, seed=work.seed, stop=work.stop
-    )
-    few = slice(0, 256)
+    count = LIDAR_VIEWS if work.pairing.random else 1
+    views = embed_views(work.model, work.part.samples, some, work.pairing, views=count, seed=work.seed, stop=work.stop)
+    values, few = numbers(work.part.samples, some, work.pairing), slice(0, 256)
     action = None if embedded.action is None else embedded.action[few]
     blocks = [block for _, block in energy.cross_energies(work.model, embedded.s_x[few], embedded.s_y, action)]
     return collapse.summary(
@@ -272,8 +272,9 @@ def _collapse(work: _Work, features: Tensor, embedded: Embedded, rungs: energy.L
         features[:MOST_PAIRS],
         torch.cat(blocks),
         energy_auroc=auroc(rungs.matched, rungs.random),
-        values=math.prod(work.part.samples.shape),
+        values=values[1],
         s_x=None if work.model.encoder_x is work.model.encoder_y else embedded.s_x,
+        x_values=values[0],
     )
 
 
@@ -370,8 +371,9 @@ def _pairs(
     if sheet is not None:
         with evaluating(work.model):
             rows = next(read(samples, pairs[order], torch.device("cpu"), BATCH))
-            pair = work.pairing(rows.values, Draws(work.seed, 0, torch.from_numpy(rows.place)), rows.aspect)
-        x, y = sheet.add(first_x(work.model, pair)), sheet.add(pair.y)
+            draws = Draws(work.seed, 0, torch.from_numpy(rows.place))
+            pair = first(work.model, work.pairing(rows.values, draws, rows.aspect))
+        x, y = sheet.add(pair.x), sheet.add(pair.y)
     return [
         {"key": samples.keys[int(pairs[o])], "energy": float(matched[int(o)]), "x": x[i], "y": y[i]}
         for i, o in enumerate(order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -90,17 +90,19 @@ def extract(
     index: np.ndarray,
     pairing: Pairing,
     *,
+    side: Literal["x", "y"] = "x",
     batch_size: int = BATCH,
     stop: Stop = never,
     finite: bool = True,
 ) -> Represented:
-    """Features and embeddings of the plain view of `samples[index]`, in order.
+    """Features and embeddings of the plain x (or y) of `samples[index]`, in order.
 
     Args:
         encoder: left in the mode it had.
         samples: where to read.
         index: which ones, (n,) int64, all of them ok.
-        pairing: its `plain` view is what is encoded.
+        pairing: its `plain` view is what is encoded, or its `plain_y`.
+        side: which of the two `encoder` is for.
         batch_size: samples at a time; the result does not depend on it beyond rounding.
         stop: called before every batch.
         finite: refuse what is not finite; otherwise such rows stay as they are, for the caller to mark.
@@ -112,7 +114,7 @@ def extract(
     with evaluating(encoder) as device:
         for rows in read(samples, index, device, batch_size):
             stop()
-            h = encoder.features(pairing.plain(rows.values, rows.aspect))
+            h = encoder.features((pairing.plain if side == "x" else pairing.plain_y)(rows.values, rows.aspect))
             features.append(h.float().cpu())
             embeddings.append(encoder.embed(h).float().cpu())
     found = Represented(_joined(features), _joined(embeddings))
@@ -133,7 +135,8 @@ def embed_pairs(
 ) -> Embedded:
     """Embeddings of one pair of each of `samples[index]`, and of the same pair with y damaged a little (see `damage`).
 
-    Where x has several crops the first is taken. Random numbers are those of (seed, epoch 0, place in `samples`).
+    Where x has several crops, or y several targets, the first is taken. Random numbers are those of (seed, epoch 0, place in
+    `samples`).
     """
     parts: list[list[Tensor]] = [[], [], []]
     actions = []
@@ -141,9 +144,9 @@ def embed_pairs(
         for rows in read(samples, index, device, batch_size):
             stop()
             draws = Draws(seed, 0, torch.from_numpy(rows.place).to(device))
-            pair = pairing(rows.values, draws, rows.aspect)
+            pair = first(model, pairing(rows.values, draws, rows.aspect))
             damaged = damage(pair.y, draws)
-            ways = ((model.encoder_x, first_x(model, pair)), (model.encoder_y, pair.y), (model.encoder_y, damaged))
+            ways = ((model.encoder_x, pair.x), (model.encoder_y, pair.y), (model.encoder_y, damaged))
             for part, (encoder, values) in zip(parts, ways, strict=True):
                 part.append(encoder(values).float().cpu())
             if pair.action is not None:
@@ -171,17 +174,23 @@ def embed_views(
         for rows in read(samples, index, device, batch_size):
             stop()
             place = torch.from_numpy(rows.place).to(device)
-            ys = [pairing(rows.values, Draws(seed, 1 + view, place), rows.aspect).y for view in range(views)]
-            groups.append(torch.stack([model.encoder_y(y).float().cpu() for y in ys], dim=1))
+            pairs = (pairing(rows.values, Draws(seed, 1 + view, place), rows.aspect) for view in range(views))
+            groups.append(torch.stack([model.encoder_y(first(model, pair).y).float().cpu() for pair in pairs], dim=1))
     found = _joined(groups)
     check_finite(found.flatten(1), samples, index)
     return found
 
 
-def first_x(model: JointEmbedding, pair: Pair) -> Tensor:
-    """What stands for x of a pair, with one batch axis: of several crops the first."""
-    ndim = model.encoder_x.sample_ndim
-    return pair.x[0] if ndim is not None and pair.x.ndim - ndim == 2 else pair.x
+def first(model: JointEmbedding, pair: Pair) -> Pair:
+    """One pair of each sample, with one batch axis: of several crops or targets the first."""
+    return pair.first(model.encoder_x.sample_ndim, model.encoder_y.sample_ndim)
+
+
+def numbers(samples: Samples, index: np.ndarray, pairing: Pairing) -> tuple[int, int]:
+    """How many numbers one x and one y consist of."""
+    rows = next(read(samples, index[:2], torch.device("cpu")))
+    x, y = pairing.plain(rows.values, rows.aspect), pairing.plain_y(rows.values, rows.aspect)
+    return x[0].numel(), y[0].numel()
 
 
 def damage(y: Tensor, draws: Draws) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+HIDDEN = 0.5
+"""Grey value of what is hidden from an encoder."""
 LARGEST = 48
 """Side of a thumbnail in pixels at most; smaller images keep their own."""
 
@@ -34,17 +36,32 @@ class Sheet:
         return max(1, math.isqrt(max(0, len(self) - 1)) + 1)
 
     def add(self, images: Float[Tensor, "batch channel height width"]) -> list[int]:
-        """Adds pictures with values in [0, 1], of any size; their numbers. Of 2 or more than 3 channels the first is shown in grey."""
+        """Adds pictures with values in [0, 1], of any size; their numbers.
+
+        What is not square is shown whole, in the middle of a black square. The last of 2 or 4 channels says what is hidden, which
+        is shown in grey; of more than 4 the first is shown.
+        """
         images = images.float().clamp(0, 1)
-        if images.shape[-2:] != (self.size, self.size):
-            images = torch.nn.functional.interpolate(
-                images, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False
-            )
+        if images.shape[1] in (2, 4):
+            images = torch.where(images[:, -1:] > 0.5, HIDDEN, images[:, :-1])
+        images = self._fit(images)
         if images.shape[1] != 3:
             images = images[:, :1].expand(-1, 3, -1, -1)
         start = len(self)
         self.tiles.extend((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
         return list(range(start, len(self)))
+
+    def _fit(self, images: Tensor) -> Tensor:
+        """At the size of a tile."""
+        longer = max(images.shape[-2:])
+        height, width = (max(1, round(side * self.size / longer)) for side in images.shape[-2:])
+        if images.shape[-2:] != (height, width):
+            images = torch.nn.functional.interpolate(
+                images, (height, width), mode="bilinear", antialias=True, align_corners=False
+            )
+        across, down = self.size - width, self.size - height
+        border = (across // 2, across - across // 2, down // 2, down - down // 2)
+        return torch.nn.functional.pad(images, border)
 
     def png(self) -> bytes:
         """The sheet as PNG: pixels only, no metadata; grey where all pictures are."""

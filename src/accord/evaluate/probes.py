@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ PIXEL_SIDE = 32
 VARIANCE, COMPONENTS = 0.95, 256
 """PCA keeps this share of the variance, and at most so many components."""
 PER_CLASS = 10
+Plain = Callable[[Tensor, Tensor | None], Tensor]
+"""`Pairing.plain`: samples and the aspect of the originals to what an encoder takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +129,7 @@ def probes(
     features: tuple[Tensor, Tensor],
     *,
     untrained: tuple[Tensor, Tensor] | None = None,
+    plain: Plain | None = None,
     seed: int,
     baselines: bool = True,
     stop: Stop = never,
@@ -138,6 +142,7 @@ def probes(
         held_out: what they are measured on.
         features: learned features of the labelled rows of both, (n, feature) and (m, feature).
         untrained: features of the same rows by the same encoder before training.
+        plain: what the encoder sees of a sample, where that is not all of it: the baselines see no more.
         seed: of every random choice.
         baselines: also probe raw pixels (or columns) and their principal components.
         stop: called between probes.
@@ -147,7 +152,8 @@ def probes(
         found["untrained"] = _three(labels, untrained, seed, stop)
     if not baselines:
         return found
-    raw = (pixels(train.samples, train.index[labels.train]), pixels(held_out.samples, held_out.index[labels.held_out]))
+    parts = ((train, labels.train), (held_out, labels.held_out))
+    raw = tuple(pixels(part.samples, part.index[rows], plain) for part, rows in parts)
     stop()
     moments = Moments.of(raw[0])
     found["pixels"] = _three(labels, raw, seed, stop, moments)
@@ -174,15 +180,22 @@ def _three(
     return {"linear": linear, "knn": knn, "few_label": few}
 
 
-def pixels(samples: Samples, index: np.ndarray) -> Tensor:
-    """Raw values of `samples[index]`, (n, values) float32: pixels in [0, 1], averaged down to 32 x 32 at most, or columns."""
+def pixels(samples: Samples, index: np.ndarray, plain: Plain | None = None) -> Tensor:
+    """Raw values of `samples[index]`, (n, values) float32: pixels in [0, 1], averaged down to 32 x 32 at most, or columns.
+
+    With `plain` those of what it makes of the samples.
+    """
     parts = []
     for start in range(0, len(index), BATCH):
-        values = samples.batch(index[start : start + BATCH])
-        if samples.kind == "image":
+        rows = index[start : start + BATCH]
+        values = samples.batch(rows)
+        if plain is not None:
+            values = plain(values, torch.from_numpy(samples.aspect[rows]) if samples.kind == "image" else None)
+        elif samples.kind == "image":
             values = values.float() / 255
-            if max(values.shape[-2:]) > PIXEL_SIDE:
-                values = torch.nn.functional.adaptive_avg_pool2d(values, PIXEL_SIDE)
+        if samples.kind == "image" and max(values.shape[-2:]) > PIXEL_SIDE:
+            height, width = (min(side, PIXEL_SIDE) for side in values.shape[-2:])
+            values = torch.nn.functional.adaptive_avg_pool2d(values, (height, width))
         parts.append(values.flatten(1))
     return torch.cat(parts)
 

@@ -98,8 +98,9 @@ class Probe:
 
     @property
     def values(self) -> int:
-        """Numbers in one sample: an embedding of few numbers cannot use many dimensions."""
-        return int(self.batch.data[0].numel())
+        """Numbers in one x or y, whichever has fewer: an embedding of few numbers cannot use many dimensions."""
+        few = (self.batch.data[:2], None if self.batch.aspect is None else self.batch.aspect[:2])
+        return min(int(plain(*few)[0].numel()) for plain in (self.pairing.plain, self.pairing.plain_y))
 
     @torch.no_grad()
     def examine(self, model: JointEmbedding, device: Device) -> Health:
@@ -112,7 +113,8 @@ class Probe:
         model.eval()
         try:
             with device.autocast():
-                parts = [(model.encoder_x(p.x), model.encoder_y(p.y), p.action) for p in self._pairs(device)]
+                pairs = self._pairs(model, device)
+                parts = [(model.encoder_x(p.x), model.encoder_y(p.y), p.action) for p in pairs]
             s_x, s_y = (torch.cat(part, dim=-2).float() for part in list(zip(*parts, strict=True))[:2])
             actions = [a for _, _, a in parts if a is not None]
             return _health(model, s_x, s_y, torch.cat(actions) if actions else None)
@@ -120,14 +122,15 @@ class Probe:
             for module, training in modes:
                 module.training = training
 
-    def _pairs(self, device: Device) -> Iterator[Pair]:
+    def _pairs(self, model: JointEmbedding, device: Device) -> Iterator[Pair]:
+        ndims = model.encoder_x.sample_ndim, model.encoder_y.sample_ndim
         index, data, aspect = self.batch.index, self.batch.data, self.batch.aspect
         for start in range(0, len(self), self.batch_size):
             part = slice(start, start + self.batch_size)
             draws = Draws(self.seed, EPOCH, index[part].to(device.device))
             shape = None if aspect is None else aspect[part].to(device.device)
             pair = self.pairing(data[part].to(device.device), draws, shape)
-            yield device.lay_out(pair._replace(x=pair.x[0]) if pair.x.ndim > pair.y.ndim else pair)
+            yield device.lay_out(pair.first(*ndims))
 
 
 def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Health:
