@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from accord import recipe as r
 from accord.data.augment import Augmentation, VectorAugmentation
-from accord.data.pairing import TwoViews, two_views
+from accord.data.pairing import Pairing, two_views
+from accord.data.pairing_masked import masked_blocks
+from accord.data.pairing_parts import columns, halves
+from accord.data.random import Draws
 from accord.errors import UsageError
 from accord.model.encoder import Encoder
 from accord.model.energy import Cost, cosine, smooth_l1, squared_error
@@ -34,6 +37,7 @@ PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "visreg": visreg,
 }
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
+    "none": Augmentation,
     "photo": Augmentation.photo,
     "grey_photo": Augmentation.grey_photo,
     "digits": Augmentation.digits,
@@ -42,28 +46,59 @@ RESNETS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
 VITS = {"vit_tiny": vit_tiny, "vit_small": vit_small, "vit_base": vit_base}
 
 
-def objective(recipe: r.Recipe, standardize: Standardize) -> Objective:
+Shape = tuple[int, ...]
+"""Of one x or y, without the batch."""
+
+
+def objective(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> Objective:
     """The model of a recipe and the terms it is trained by.
 
     Args:
         recipe: resolved: it says the kind and shape of the data.
-        standardize: the first layer of both encoders.
+        standardize: the first layer of the encoder of x, and of that of y where there is no other.
+        standardize_y: the first layer of the encoder of y.
     """
     options = recipe.objective.model_dump(exclude={"name"})
-    return regularized(model(recipe, standardize), PRINCIPLES[recipe.objective.name](**options))
+    return regularized(model(recipe, standardize, standardize_y), PRINCIPLES[recipe.objective.name](**options))
 
 
-def model(recipe: r.Recipe, standardize: Standardize) -> JointEmbedding:
+def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> JointEmbedding:
     """The energy model of a resolved recipe, with fresh weights."""
     assert recipe.encoder is not None, "the recipe is not resolved"
-    encoder_x = encoder(recipe, recipe.encoder, standardize)
-    encoder_y = encoder_x if recipe.encoder_y is None else encoder(recipe, recipe.encoder_y, standardize)
+    x, y = forms(recipe)
+    if recipe.encoder_y is None and x != y:
+        raise UsageError(
+            f"one encoder cannot take both x of shape {x} and y of shape {y}",
+            where="encoder_y",
+            help="give y an encoder of its own: [encoder_y], for example as [encoder]",
+            code="E213",
+        )
+    encoder_x = encoder(recipe, recipe.encoder, standardize, x)
+    encoder_y = encoder_x
+    if recipe.encoder_y is not None:
+        encoder_y = encoder(recipe, recipe.encoder_y, standardize_y or standardize, y, plain=True)
     return JointEmbedding(encoder_x, encoder_y, predictor(recipe), cost=COSTS[recipe.cost])
 
 
-def encoder(recipe: r.Recipe, section: r.EncoderSection, standardize: Standardize) -> Encoder:
-    """Standardisation, backbone and projector."""
-    network, width = backbone(section, recipe)
+def forms(recipe: r.Recipe) -> tuple[Shape, Shape]:
+    """Shapes of one x and one y as training makes them; of several crops that of the full view, which x can be as well.
+
+    Raises:
+        UsageError: for a pairing that does not fit the kind or the shape of the data.
+    """
+    assert recipe.data.shape is not None, "the recipe is not resolved"
+    dtype, pairs = torch.float32 if recipe.data.kind == "vector" else torch.uint8, pairing(recipe)
+    pair = pairs(torch.zeros(2, *recipe.data.shape, dtype=dtype), Draws(0, 0, torch.arange(2)))
+    axes = len(recipe.data.shape)
+    y = tuple(pair.y.shape[-axes:])
+    return (y if pairs.alike else tuple(pair.x.shape[-axes:])), y
+
+
+def encoder(
+    recipe: r.Recipe, section: r.EncoderSection, standardize: Standardize, shape: Shape, *, plain: bool = False
+) -> Encoder:
+    """Standardisation, backbone and projector, for inputs of this shape; `plain`: nothing of them is ever hidden."""
+    network, width = backbone(section, recipe, shape, plain=plain)
     projector = Projector(
         width,
         recipe.projector.dim,
@@ -74,14 +109,14 @@ def encoder(recipe: r.Recipe, section: r.EncoderSection, standardize: Standardiz
     return Encoder(nn.Sequential(standardize, network), projector, sample_ndim=sample_ndim)
 
 
-def backbone(section: r.EncoderSection, recipe: r.Recipe) -> tuple[nn.Module, int]:
+def backbone(
+    section: r.EncoderSection, recipe: r.Recipe, shape: Shape, *, plain: bool = False
+) -> tuple[nn.Module, int]:
     """A backbone by name and the width of its features.
 
     Raises:
-        UsageError: if it does not fit the kind of data or the size of the views.
+        UsageError: if it does not fit the kind of data, or the size or patches of the views.
     """
-    shape = recipe.data.shape
-    assert shape is not None, "the recipe is not resolved"
     if isinstance(section, r.MLPEncoder) != (recipe.data.kind == "vector"):
         wanted = "mlp" if recipe.data.kind == "vector" else "an image encoder"
         raise UsageError(
@@ -90,11 +125,20 @@ def backbone(section: r.EncoderSection, recipe: r.Recipe) -> tuple[nn.Module, in
             help=f"use {wanted}",
             code="E210",
         )
-    network = _backbone(section, shape[0], recipe.pairing.size or shape[-1])
+    masks = recipe.pairing if isinstance(recipe.pairing, r.MaskedBlocks) and not plain else None
+    if masks is not None and isinstance(section, r.ViTEncoder) and masks.patch % section.patch:
+        raise UsageError(
+            f"the encoder's patches of {section.patch} pixels do not divide the hidden ones of {masks.patch}",
+            where="encoder.patch",
+            help=f"set encoder.patch and pairing.patch to the same, for example {masks.patch}",
+            code="E212",
+        )
+    network = _backbone(section, shape, masked=masks is not None)
     return network, int(network.feature_dim)  # type: ignore[arg-type]
 
 
-def _backbone(section: r.EncoderSection, channels: int, size: int) -> nn.Module:
+def _backbone(section: r.EncoderSection, shape: Shape, *, masked: bool) -> nn.Module:
+    channels = shape[0]
     match section:
         case r.MLPEncoder():
             return MLP(channels, tuple(section.hidden))
@@ -103,7 +147,10 @@ def _backbone(section: r.EncoderSection, channels: int, size: int) -> nn.Module:
         case r.ResNetEncoder():
             return RESNETS[section.name](channels=channels, stem=section.stem)
         case r.ViTEncoder():
-            return VITS[section.name](image_size=size, patch=section.patch, channels=channels)
+            height, width = shape[1:]
+            return VITS[section.name](
+                image_size=(height, width), patch=section.patch, channels=channels - masked, masked=masked
+            )
         case r.TimmEncoder():
             return timm_backbone(section.model, channels=channels, pretrained=section.pretrained)
         case r.HuggingFaceEncoder():
@@ -115,30 +162,67 @@ def predictor(recipe: r.Recipe) -> Predictor:
     if recipe.predictor.name == "identity":
         return IdentityPredictor()
     hidden = recipe.predictor.hidden
-    return MLPPredictor(recipe.projector.dim, hidden=None if hidden is None else tuple(hidden))
-
-
-def pairing(recipe: r.Recipe) -> TwoViews:
-    """How the recipe makes pairs."""
-    section = recipe.pairing
-    return two_views(
-        augmentation(section.augment, recipe.data.kind or "image"),
-        size=section.size,
-        local=section.local,
-        local_size=section.local_size,
-        plain_size=section.plain_size,
+    return MLPPredictor(
+        recipe.projector.dim,
+        action_dim=pairing(recipe).action_dim,
+        hidden=None if hidden is None else tuple(hidden),
     )
 
 
-def augmentation(section: r.Augment, kind: str) -> Augmentation | VectorAugmentation:
-    """The preset with the values that are set over it.
+def pairing(recipe: r.Recipe) -> Pairing:
+    """How the recipe makes pairs.
+
+    Raises:
+        UsageError: for columns that are not there, or an augmentation out of bounds.
+    """
+    section, kind = recipe.pairing, recipe.data.kind or "image"
+    match section:
+        case r.TwoViews():
+            return two_views(
+                augmentation(section.augment, "vector" if kind == "vector" else "photo"),
+                size=section.size,
+                local=section.local,
+                local_size=section.local_size,
+                plain_size=section.plain_size,
+            )
+        case r.Halves():
+            return halves(section.split, augmentation=light(section.augment), size=section.size)
+        case r.Columns():
+            return columns(section.x, section.y, features=recipe.data.features or ())
+        case r.MaskedBlocks():
+            return masked_blocks(
+                patch=section.patch,
+                block=section.block,
+                blocks=section.blocks,
+                augmentation=light(section.augment),
+                size=section.size,
+            )
+
+
+def light(section: r.Augment | None) -> Augmentation | None:
+    """What changes an image before it is divided; what is not set does not happen."""
+    if section is None:
+        return None
+    made = augmentation(section, "none")
+    if isinstance(made, VectorAugmentation):
+        raise UsageError(
+            "this pairing is for images",
+            where="pairing.augment.preset",
+            help=f"use {', '.join(AUGMENTATIONS)}",
+            code="E211",
+        )
+    return made
+
+
+def augmentation(section: r.Augment, default: str) -> Augmentation | VectorAugmentation:
+    """The preset, or the default one, with the values that are set over it.
 
     Raises:
         UsageError: for a value that is out of bounds or does not apply to the kind of data.
     """
     given = section.model_dump(exclude={"preset"}, exclude_none=True)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    preset = section.preset or ("vector" if kind == "vector" else "photo")
+    preset = section.preset or default
     base = VectorAugmentation() if preset == "vector" else AUGMENTATIONS[preset]()
     known = set(base.__dataclass_fields__)
     for key in given:
@@ -180,7 +264,7 @@ def initialise(encoder: Encoder, section: r.EncoderSection | None, views: Tensor
         network.initialise_stem(encoder.backbone[0](views), seed=seed)
 
 
-def placeholder(shape: list[int]) -> Standardize:
+def placeholder(shape: Sequence[int]) -> Standardize:
     """A standardisation of the right width whose numbers come from a checkpoint."""
     return Standardize(torch.zeros(shape[0]), torch.ones(shape[0]))
 

@@ -28,7 +28,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="digits, a folder of images, a Parquet, NPZ or NPY file, or a glob of them.",
+        help="digits, forks, ellipse, torus or jump; a folder of images, a Parquet, NPZ or NPY file, or a glob of them.",
         show_default=False,
     ),
 ]
@@ -153,6 +153,9 @@ def embed(
     layer: Annotated[
         str, typer.Option("--layer", help="features (what probes read) or embedding (what the energy reads).")
     ] = "features",
+    side: Annotated[
+        str, typer.Option("--side", help="Where x and y differ: x (what is given) or y (what is predicted).")
+    ] = "x",
     column: Column = None,
     json: Json = False,
     debug: Debug = False,
@@ -161,7 +164,9 @@ def embed(
     from accord import verbs
 
     terminal = Terminal(as_json=json)
-    terminal.result(verbs.embed(run_directory, source, output, layer=layer, column=column, terminal=terminal))
+    terminal.result(
+        verbs.embed(run_directory, source, output, layer=layer, side=side, column=column, terminal=terminal)
+    )
 
 
 @app.command()

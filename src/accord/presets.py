@@ -53,6 +53,37 @@ VECTOR: Table = {
     "training": {"epochs": 100, "batch_size": 256},
 }
 
+HALVES: Table = {
+    "pairing": {"name": "halves", "split": "left_right"},
+    "encoder": {
+        "name": "multiscale",
+        "stem_width": 32,
+        "stem_kernel": 3,
+        "stem_stride": 1,
+        "stem_init": "random",
+        "widths": [64, 128],
+        "blocks": [0, 0],
+        "pool_grids": [4, 2, 1],
+    },
+    "projector": {"hidden": [256], "dim": 128},
+    "predictor": {"name": "mlp"},
+    "objective": {"name": "vicreg"},
+    "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},
+    "training": {"epochs": 60, "batch_size": 128},
+}
+
+JUMP: Table = {**HALVES, "pairing": {"name": "halves", "split": "top_bottom"}}
+
+VECTOR_PAIRS: Table = {
+    "pairing": {"name": "columns"},
+    "encoder": {"name": "mlp", "hidden": [256, 256]},
+    "projector": {"hidden": [256], "dim": 64},
+    "predictor": {"name": "mlp"},
+    "objective": {"name": "vicreg"},
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4},
+    "training": {"epochs": 60, "batch_size": 256},
+}
+
 RESNET18: Table = {
     "pairing": {"name": "two_views", "augment": {"preset": "photo"}},
     "objective": {"name": "vicreg"},
@@ -67,6 +98,9 @@ PRESETS: dict[str, Table] = {
     "photo": PHOTO,
     "grey_photo": GREY_PHOTO,
     "vector": VECTOR,
+    "halves": HALVES,
+    "jump": JUMP,
+    "vector_pairs": VECTOR_PAIRS,
     "resnet18": RESNET18,
 }
 
@@ -81,10 +115,32 @@ def view_sizes(canvas: int) -> Table:
     return {"size": min(size, canvas), "plain_size": min(canvas, 2 * size)}
 
 
+BUILT_IN = {
+    "digits": "digits",
+    "forks": "vector_pairs",
+    "ellipse": "vector_pairs",
+    "torus": "vector_pairs",
+    "jump": "jump",
+}
+"""The presets of sources that are known by name."""
+LARGE_HALVES: Table = {**PHOTO["encoder"], "pool_grids": [4, 4, 2]}
+"""The encoder of halves of images that are larger than digits; a half is told from others by where things are in it."""
+
+
+OF_HALVES = {"halves", "jump"}
+"""Presets whose encoder depends on the size of the images."""
+
+
+def halves_of(canvas: int) -> Table:
+    """What the presets for halves use instead for images that are stored with more than 16 pixels a side."""
+    return {} if canvas <= 16 else {"encoder": LARGE_HALVES, "pairing": {"size": min(canvas, 64)}}
+
+
 def preset_for(kind: str, shape: tuple[int, ...], source: str) -> str:
     """The name of the preset that suits samples of this kind and shape."""
+    known = BUILT_IN.get(source.partition(":")[0])
+    if known is not None:
+        return known
     if kind == "vector":
         return "vector"
-    if source == "digits":
-        return "digits"
     return "photo" if shape[0] == 3 else "grey_photo"

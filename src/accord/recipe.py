@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,6 +30,7 @@ class Data(Section):
     kind: Literal["image", "vector"] | None = None
     shape: list[int] | None = None
     canvas: Count | None = None
+    features: list[str] | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_bad_fraction: Fraction = 0.01
 
@@ -40,7 +41,7 @@ Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 class Augment(Section):
     """Random changes that make a view; what is unset comes from the preset of the kind of data."""
 
-    preset: Literal["photo", "grey_photo", "digits", "vector"] | None = None
+    preset: Literal["none", "photo", "grey_photo", "digits", "vector"] | None = None
     scale: Bounds | NotNegative | None = None
     ratio: Bounds | None = None
     flip: Fraction | None = None
@@ -61,8 +62,8 @@ class Augment(Section):
     mask: Fraction | None = None
 
 
-class Pairing(Section):
-    """How pairs are made: two random views of one sample, or several small crops and one full view."""
+class TwoViews(Section):
+    """Pairs of two random views of one sample, or of several small crops and one full view."""
 
     name: Literal["two_views"] = "two_views"
     size: Count | None = None
@@ -70,6 +71,37 @@ class Pairing(Section):
     local_size: Count | None = None
     plain_size: Count | None = None
     augment: Augment = Augment()
+
+
+class Halves(Section):
+    """Pairs of one half of an image and the other; with `augment` the whole image is changed before it is cut."""
+
+    name: Literal["halves"]
+    split: Literal["left_right", "right_left", "top_bottom", "bottom_top"] = "left_right"
+    size: Count | None = None
+    augment: Augment | None = None
+
+
+class Columns(Section):
+    """Pairs of some columns of a table and others, by name or place; those named x, x0, ... and y, y0, ... by default."""
+
+    name: Literal["columns"]
+    x: list[str | int] | None = None
+    y: list[str | int] | None = None
+
+
+class MaskedBlocks(Section):
+    """Pairs of an image with hidden blocks of patches and their content (Assran et al. 2023, arXiv:2301.08243)."""
+
+    name: Literal["masked_blocks"]
+    patch: Count = 4
+    block: Count = 3
+    blocks: Count = 1
+    size: Count | None = None
+    augment: Augment | None = None
+
+
+PairingSection = Annotated[TwoViews | Halves | Columns | MaskedBlocks, Field(discriminator="name")]
 
 
 class ConvEncoder(Section):
@@ -214,7 +246,7 @@ class Recipe(Section):
 
     format: Literal[1] = 1
     data: Data
-    pairing: Pairing = Pairing()
+    pairing: PairingSection = TwoViews()
     encoder: EncoderSection | None = None
     encoder_y: EncoderSection | None = None
     projector: Projector = Projector()
@@ -223,6 +255,11 @@ class Recipe(Section):
     objective: ObjectiveSection = VICReg(name="vicreg")
     optimizer: Optimizer = Optimizer()
     training: Training = Training()
+
+    @field_validator("pairing", mode="before")
+    @classmethod
+    def _two_views_by_default(cls, value: Any) -> Any:
+        return {"name": "two_views", **value} if isinstance(value, dict) else value
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that are unset (TOML has no null)."""

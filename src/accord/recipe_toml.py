@@ -16,7 +16,7 @@ from accord.recipe import Recipe, Section
 
 FORMAT = 1
 MAX_BYTES = 1_000_000
-VARIANTS = ("encoder", "encoder_y", "objective")
+VARIANTS = ("pairing", "encoder", "encoder_y", "objective")
 
 
 def dumps(recipe: Recipe) -> str:

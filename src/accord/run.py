@@ -13,17 +13,18 @@ import numpy as np
 import torch
 
 from accord import build, presets, recipe_toml
-from accord.data.pairing import TwoViews
+from accord.data.pairing import Originals, Pairing
+from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
 from accord.data.sources import open_source
 from accord.errors import UsageError
 from accord.evaluate.calibrate import text_hash
 from accord.evaluate.energy import pair_energies
 from accord.evaluate.evaluation import Origin
-from accord.evaluate.features import embed_pairs, extract
+from accord.evaluate.features import embed_pairs, evaluating, read
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
-from accord.recipe import Recipe
+from accord.recipe import Columns, Recipe
 from accord.train.checkpoint import load_weights
 from accord.train.fit import Fit, fit
 from accord.train.progress import Progress
@@ -42,7 +43,7 @@ class Run:
     path: Path
     recipe: Recipe
     model: JointEmbedding
-    pairing: TwoViews
+    pairing: Pairing
 
     def open_data(self, source: str, *, column: str | None = None, label: str | None = None) -> Samples:
         """Another source in the form this model takes; bad items are marked and never stop anything."""
@@ -73,7 +74,8 @@ class Run:
 
     def preprocess_hash(self) -> str:
         """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
-        return text_hash(self.recipe.pairing, self.recipe.data.kind, self.recipe.data.shape, self.recipe.training.seed)
+        data = self.recipe.data
+        return text_hash(self.recipe.pairing, data.kind, data.shape, self.recipe.training.seed, *(data.features or ()))
 
     def energies(self, samples: Samples, index: np.ndarray) -> np.ndarray:
         """F of the pair that the run's own pairing makes of each sample, float64."""
@@ -82,10 +84,14 @@ class Run:
         return pair_energies(self.model, found.s_x, found.s_y, found.action).numpy()
 
     def energies_of_pairs(self, xs: Samples, ys: Samples, index: np.ndarray) -> np.ndarray:
-        """F(x, y) of samples that are paired row by row, each as it is, float64."""
-        s_x = extract(self.model.encoder_x, xs, index, self.pairing).embeddings
-        s_y = extract(self.model.encoder_y, ys, index, self.pairing).embeddings
-        return pair_energies(self.model, s_x, s_y).numpy()
+        """F of the x of some samples and the y of others, paired row by row, nothing random, float64."""
+        found = []
+        with evaluating(self.model) as device:
+            for x, y in zip(read(xs, index, device), read(ys, index, device), strict=True):
+                pair = self.pairing.join(Originals(x.values, x.aspect), Originals(y.values, y.aspect))
+                s_x, s_y = self.model.encoder_x(pair.x), self.model.encoder_y(pair.y)
+                found.append(pair_energies(self.model, s_x.cpu(), s_y.cpu(), pair.action))
+        return torch.cat(found).numpy() if found else np.zeros(0)
 
 
 def open_run(path: Path) -> Run:
@@ -98,10 +104,13 @@ def open_run(path: Path) -> Run:
     recipe = read_recipe(path)
     assert recipe.data.shape is not None
     torch.manual_seed(0)  # weights are overwritten; the generator of the caller's process starts the same everywhere
-    objective = build.objective(recipe, build.placeholder(recipe.data.shape))
+    pairing = build.pairing(recipe)
+    zeros = torch.zeros(1, *recipe.data.shape, dtype=torch.float32 if recipe.data.kind == "vector" else torch.uint8)
+    x, y = (build.placeholder(plain(zeros).shape[1:]) for plain in (pairing.plain, pairing.plain_y))
+    objective = build.objective(recipe, x, y)
     load_weights(path, objective)
     objective.eval()
-    return Run(path, recipe, objective.model, build.pairing(recipe))
+    return Run(path, recipe, objective.model, pairing)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -154,7 +163,15 @@ def open_like(
 
 
 def _require_same_form(recipe: Recipe, samples: Samples) -> None:
-    expected = tuple(recipe.data.shape or ())
+    expected, features = tuple(recipe.data.shape or ()), recipe.data.features
+    if features is not None and list(samples.features) != features:
+        named = [", ".join(names[:8]) + (", ..." if len(names) > 8 else "") for names in (samples.features, features)]
+        raise UsageError(
+            f"columns {named[0]}; the run was trained on columns {named[1]}",
+            where=samples.name,
+            help="give a table with the same columns in the same order",
+            code="E232",
+        )
     fits = samples.kind == recipe.data.kind and samples.shape[0] == expected[0]
     if not fits:
         raise UsageError(
@@ -188,9 +205,30 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     if samples.kind == "image":
         canvas = samples.shape[-1]
         found["data"]["canvas"] = canvas
-        if preset in presets.SMALL_VIEWS and "size" not in table["pairing"]:
+        two_views = table["pairing"].get("name", "two_views") == "two_views"
+        if preset in presets.SMALL_VIEWS and two_views and "size" not in table["pairing"]:
             found["pairing"] = presets.view_sizes(canvas)
-    return recipe_toml.parse(recipe_toml.merge(table, found)), samples
+        if preset in presets.OF_HALVES:
+            table = complete(recipe_toml.merge(presets.PRESETS[preset], presets.halves_of(canvas)), given)
+    resolved = recipe_toml.parse(recipe_toml.merge(table, found))
+    if isinstance(resolved.pairing, Columns):
+        features = list(samples.features)
+        chosen = columns(resolved.pairing.x, resolved.pairing.y, features=features)
+        found["data"]["features"] = features
+        found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
+        resolved = recipe_toml.parse(recipe_toml.merge(table, found))
+    return _with_two_encoders(resolved, given), samples
+
+
+def _with_two_encoders(recipe: Recipe, given: dict[str, Any]) -> Recipe:
+    """Where x and y are of two kinds: an encoder for y, like that of x if there is none, and a predictor from one to the other."""
+    pairing = build.pairing(recipe)
+    if pairing.alike:
+        return recipe
+    encoder_y, predictor = recipe.encoder_y or recipe.encoder, recipe.predictor
+    if "name" not in given.get("predictor", {}):
+        predictor = predictor.model_copy(update={"name": "mlp"})
+    return recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor})
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -286,18 +324,18 @@ def train_in(
     )
 
 
-def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pairing: TwoViews) -> Objective:
+def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pairing: Pairing) -> Objective:
     """The objective of a recipe before training; what it takes from the data comes from at most 2,048 training samples."""
     some = train_index[:: max(1, len(train_index) // LOOKED_AT)][:LOOKED_AT]
     aspect = torch.from_numpy(samples.aspect[some]) if samples.kind == "image" else None
-    views = pairing.plain(samples.batch(some), aspect)
-    seed = recipe.training.seed
+    batch, seed = samples.batch(some), recipe.training.seed
+    x, y = pairing.plain(batch, aspect), pairing.plain_y(batch, aspect)
     torch.manual_seed(seed)
-    objective = build.objective(recipe, build.standardization(views))
+    objective = build.objective(recipe, build.standardization(x), build.standardization(y))
     model = objective.model
-    build.initialise(model.encoder_x, recipe.encoder, views, seed=seed)
+    build.initialise(model.encoder_x, recipe.encoder, x, seed=seed)
     if model.encoder_y is not model.encoder_x:
-        build.initialise(model.encoder_y, recipe.encoder_y, views, seed=seed)
+        build.initialise(model.encoder_y, recipe.encoder_y, y, seed=seed)
     return objective
 
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ Result = dict[str, Any]
 """What ``--json`` prints."""
 BATCH = 1024
 LAYERS = ("features", "embedding")
+SIDES: dict[str, Literal["x", "y"]] = {"x": "x", "y": "y"}
 
 
 def demo(out: Path, terminal: Terminal) -> Result:
@@ -201,20 +202,23 @@ def few(row: Mapping[str, Any] | None) -> str:
 
 
 def embed(
-    run_directory: Path, source: str, output: Path, *, layer: str, column: str | None, terminal: Terminal
+    run_directory: Path, source: str, output: Path, *, layer: str, side: str, column: str | None, terminal: Terminal
 ) -> Result:
     """Writes one row per input, in order; a bad item keeps its row, with its reason and without numbers."""
     if layer not in LAYERS:
         raise UsageError(f"unknown layer {layer!r}", where="--layer", help="features or embedding", code="E223")
+    if side not in SIDES:
+        raise UsageError(f"unknown side {side!r}", where="--side", help="x or y", code="E223")
     require_writable(output, vectors=True)
     run = open_run(run_directory)
     samples = run.open_data(source, column=column)
+    encoder = run.model.encoder_x if side == "x" else run.model.encoder_y
     problems = Problems(samples)
     with stop_on_signals() as stop, table_file(output, rows=len(samples), vectors="embedding") as table:
         for index in batches(samples):
             stop.check("embedding")
             good = problems.readable(index)
-            found = extract(run.model.encoder_x, samples, good, run.pairing, finite=False)
+            found = extract(encoder, samples, good, run.pairing, side=SIDES[side], finite=False)
             values = (found.features if layer == "features" else found.embeddings).numpy()
             problems.refuse(good[~np.isfinite(values).all(1)], "the embedding is not finite")
             table.write({**problems.columns(index), "embedding": problems.spread(index, good, values)})
