@@ -36,8 +36,19 @@ if TYPE_CHECKING:
     from accord.data.synthetic import Jump as Jump
     from accord.data.synthetic import Torus as Torus
     from accord.errors import AccordError as AccordError
+    from accord.model.amortize import Amortize as Amortize
+    from accord.model.amortize import Recognition as Recognition
     from accord.model.batch_norm import BatchNorm1d as BatchNorm1d
     from accord.model.batch_norm import BatchNorm2d as BatchNorm2d
+    from accord.model.codebook import Codebook as Codebook
+    from accord.model.codebook import ConditionalPrior as ConditionalPrior
+    from accord.model.continuous import Gaussian as Gaussian
+    from accord.model.continuous import GaussianWalk as GaussianWalk
+    from accord.model.continuous import LowDimensional as LowDimensional
+    from accord.model.continuous import Noisy as Noisy
+    from accord.model.continuous import Sparse as Sparse
+    from accord.model.coordinate import Coordinate as Coordinate
+    from accord.model.descend import Descend as Descend
     from accord.model.encoder import Encoder as Encoder
     from accord.model.energy import Cost as Cost
     from accord.model.energy import Energy as Energy
@@ -45,14 +56,21 @@ if TYPE_CHECKING:
     from accord.model.energy import smooth_l1 as smooth_l1
     from accord.model.energy import squared_error as squared_error
     from accord.model.joint_embedding import JointEmbedding as JointEmbedding
+    from accord.model.langevin import Langevin as Langevin
     from accord.model.latent import Deterministic as Deterministic
     from accord.model.latent import Latent as Latent
+    from accord.model.markov import Markov as Markov
+    from accord.model.markov import Viterbi as Viterbi
+    from accord.model.minimize import BestOf as BestOf
     from accord.model.minimize import Enumerate as Enumerate
     from accord.model.minimize import Minimizer as Minimizer
     from accord.model.minimize import Minimum as Minimum
     from accord.model.mlp import MLP as MLP
     from accord.model.multiscale import MultiScale as MultiScale
+    from accord.model.newton import gauss_newton as gauss_newton
+    from accord.model.newton import steepest as steepest
     from accord.model.normalize import Standardize as Standardize
+    from accord.model.predictor import DictionaryPredictor as DictionaryPredictor
     from accord.model.predictor import IdentityPredictor as IdentityPredictor
     from accord.model.predictor import MLPPredictor as MLPPredictor
     from accord.model.predictor import Predictor as Predictor
@@ -61,6 +79,9 @@ if TYPE_CHECKING:
     from accord.model.resnet import resnet18 as resnet18
     from accord.model.resnet import resnet34 as resnet34
     from accord.model.resnet import resnet50 as resnet50
+    from accord.model.sparse_coding import Ista as Ista
+    from accord.model.sparse_coding import Lista as Lista
+    from accord.model.variational import Variational as Variational
     from accord.model.vit import ViT as ViT
     from accord.model.vit import vit_base as vit_base
     from accord.model.vit import vit_small as vit_small
@@ -83,16 +104,24 @@ if TYPE_CHECKING:
     from accord.train.optim import SGD as SGD
     from accord.train.optim import AdamW as AdamW
 
+
 _HOME = {
     "AccordError": "accord.errors",
     "AdamW": "accord.train.optim",
+    "Amortize": "accord.model.amortize",
     "Augmentation": "accord.data.augment",
     "BadItem": "accord.data.samples",
     "BatchNorm1d": "accord.model.batch_norm",
     "BatchNorm2d": "accord.model.batch_norm",
+    "BestOf": "accord.model.minimize",
+    "Codebook": "accord.model.codebook",
     "Columns": "accord.data.pairing_parts",
+    "ConditionalPrior": "accord.model.codebook",
+    "Coordinate": "accord.model.coordinate",
     "Cost": "accord.model.energy",
+    "Descend": "accord.model.descend",
     "Deterministic": "accord.model.latent",
+    "DictionaryPredictor": "accord.model.predictor",
     "Draws": "accord.data.random",
     "Ellipse": "accord.data.synthetic",
     "Encoder": "accord.model.encoder",
@@ -100,42 +129,55 @@ _HOME = {
     "Enumerate": "accord.model.minimize",
     "Fit": "accord.train.fit",
     "Forks": "accord.data.synthetic",
+    "Gaussian": "accord.model.continuous",
+    "GaussianWalk": "accord.model.continuous",
     "Halves": "accord.data.pairing_parts",
     "IdentityPredictor": "accord.model.predictor",
     "Inference": "accord.objective.loss",
+    "Ista": "accord.model.sparse_coding",
     "JointEmbedding": "accord.model.joint_embedding",
     "Jump": "accord.data.synthetic",
     "LARS": "accord.train.optim",
+    "Langevin": "accord.model.langevin",
     "Latent": "accord.model.latent",
+    "Lista": "accord.model.sparse_coding",
     "Loader": "accord.data.loader",
     "Loss": "accord.objective.loss",
+    "LowDimensional": "accord.model.continuous",
     "MLP": "accord.model.mlp",
     "MLPPredictor": "accord.model.predictor",
+    "Markov": "accord.model.markov",
     "MaskedBlocks": "accord.data.pairing_masked",
     "Minimizer": "accord.model.minimize",
     "Minimum": "accord.model.minimize",
     "MultiScale": "accord.model.multiscale",
+    "Noisy": "accord.model.continuous",
     "Objective": "accord.objective.loss",
     "Pair": "accord.data.pair",
     "Pairing": "accord.data.pairing",
     "Predictor": "accord.model.predictor",
     "Projector": "accord.model.projector",
+    "Recognition": "accord.model.amortize",
     "ResNet": "accord.model.resnet",
     "SGD": "accord.train.optim",
     "Samples": "accord.data.samples",
+    "Sparse": "accord.model.continuous",
     "Standardize": "accord.model.normalize",
     "Term": "accord.objective.loss",
     "Terms": "accord.objective.loss",
     "Torus": "accord.data.synthetic",
     "TwoViews": "accord.data.pairing",
+    "Variational": "accord.model.variational",
     "VectorAugmentation": "accord.data.augment",
     "ViT": "accord.model.vit",
+    "Viterbi": "accord.model.markov",
     "barlow_twins": "accord.objective.principles",
     "check_source": "accord.data.sources",
     "columns": "accord.data.pairing_parts",
     "cosine": "accord.model.energy",
     "fit": "accord.train.fit",
     "free_energy": "accord.objective.loss",
+    "gauss_newton": "accord.model.newton",
     "halves": "accord.data.pairing_parts",
     "load_weights": "accord.train.checkpoint",
     "masked_blocks": "accord.data.pairing_masked",
@@ -148,6 +190,7 @@ _HOME = {
     "smooth_l1": "accord.model.energy",
     "split": "accord.data.samples",
     "squared_error": "accord.model.energy",
+    "steepest": "accord.model.newton",
     "two_views": "accord.data.pairing",
     "vicreg": "accord.objective.principles",
     "visreg": "accord.objective.principles",
@@ -162,13 +205,20 @@ __all__ = [
     "SGD",
     "AccordError",
     "AdamW",
+    "Amortize",
     "Augmentation",
     "BadItem",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BestOf",
+    "Codebook",
     "Columns",
+    "ConditionalPrior",
+    "Coordinate",
     "Cost",
+    "Descend",
     "Deterministic",
+    "DictionaryPredictor",
     "Draws",
     "Ellipse",
     "Encoder",
@@ -176,39 +226,52 @@ __all__ = [
     "Enumerate",
     "Fit",
     "Forks",
+    "Gaussian",
+    "GaussianWalk",
     "Halves",
     "IdentityPredictor",
     "Inference",
+    "Ista",
     "JointEmbedding",
     "Jump",
+    "Langevin",
     "Latent",
+    "Lista",
     "Loader",
     "Loss",
+    "LowDimensional",
     "MLPPredictor",
+    "Markov",
     "MaskedBlocks",
     "Minimizer",
     "Minimum",
     "MultiScale",
+    "Noisy",
     "Objective",
     "Pair",
     "Pairing",
     "Predictor",
     "Projector",
+    "Recognition",
     "ResNet",
     "Samples",
+    "Sparse",
     "Standardize",
     "Term",
     "Terms",
     "Torus",
     "TwoViews",
+    "Variational",
     "VectorAugmentation",
     "ViT",
+    "Viterbi",
     "barlow_twins",
     "check_source",
     "columns",
     "cosine",
     "fit",
     "free_energy",
+    "gauss_newton",
     "halves",
     "load_weights",
     "masked_blocks",
@@ -221,6 +284,7 @@ __all__ = [
     "smooth_l1",
     "split",
     "squared_error",
+    "steepest",
     "two_views",
     "vicreg",
     "visreg",

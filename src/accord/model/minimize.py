@@ -203,11 +203,25 @@ def taken(z: Float[Tensor, "k *axes latent"], which: Int64[Tensor, "*batch"]) ->
 
 
 def energy_at(energy: Energy, z: Float[Tensor, "*batch latent"], chunk: int) -> Float[Tensor, "*batch"]:
-    """E at one z for each pair; what does not fit into a chunk is computed in pieces, and again in the backward pass."""
-    pieces = list(energy.pieces(chunk))
+    """E at one z for each pair, in pieces."""
+    return in_pieces(_plain, energy, z, chunk)
+
+
+def in_pieces(
+    function: Callable[[Energy, Tensor], Tensor],
+    energy: Energy,
+    t: Float[Tensor, "*batch _"],
+    chunk: int,
+    copies: int = 1,
+) -> Float[Tensor, "*batch"]:
+    """A function of an energy and of something about each pair; what does not fit into a chunk is computed again in backward.
+
+    `copies` is how many z for each pair the function tries at a time.
+    """
+    pieces = list(energy.pieces(chunk, copies=copies))
     if len(pieces) == 1:
-        return energy(z).expand(energy.batch_shape)
-    return torch.cat([_again(lambda part, z: part(z), energy.part(rows), z[rows]) for rows in pieces])
+        return function(energy, t).expand(energy.batch_shape)
+    return torch.cat([_again(function, energy.part(rows), t[rows]) for rows in pieces])
 
 
 Energies = Callable[[Energy, Tensor], Tensor]

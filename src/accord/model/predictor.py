@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -54,23 +55,33 @@ class MLPPredictor(Predictor):
 
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
         """s_y_hat, (*samples, *batch, dim)."""
-        first, *others = self.layers
-        weight, hidden, start = first.weight, first.bias, 0
-        assert isinstance(weight, Tensor)
-        assert isinstance(hidden, Tensor)
-        for part in (s_x, z) if action is None else (s_x, z, action):
-            width = part.shape[-1]
-            if width:
-                hidden = hidden + F.linear(part, weight[:, start : start + width])
-            start += width
-        if start != weight.shape[1]:
-            raise UsageError(
-                f"the predictor takes {weight.shape[1]} numbers, s_x, z and action have {start}",
-                help="give MLPPredictor the dim of the embeddings, the latent_dim and the action_dim",
-            )
-        for layer in others:
-            hidden = layer(F.gelu(hidden))
+        hidden = joined(self.layers, (s_x, z, action), "the predictor takes {} numbers, s_x, z and action have {}")
         return hidden.expand(*torch.broadcast_shapes(z.shape[:-1], s_x.shape[:-1]), hidden.shape[-1])
+
+
+def joined(layers: Iterable[nn.Module], parts: tuple[Tensor | None, ...], complaint: str) -> Tensor:
+    """A multi-layer perceptron on the concatenation of some parts, whose axes broadcast; the first layer is a sum of products.
+
+    Raises:
+        UsageError: if the parts do not have the width of the first layer.
+    """
+    first, *others = layers
+    weight, hidden, start = first.weight, first.bias, 0
+    assert isinstance(weight, Tensor)
+    assert isinstance(hidden, Tensor)
+    for part in parts:
+        width = 0 if part is None else part.shape[-1]
+        if part is not None and width:
+            hidden = hidden + F.linear(part, weight[:, start : start + width])
+        start += width
+    if start != weight.shape[1]:
+        raise UsageError(
+            complaint.format(weight.shape[1], start),
+            help="give it the dim of the embeddings, the latent_dim and the action_dim",
+        )
+    for layer in others:
+        hidden = layer(F.gelu(hidden))
+    return hidden
 
 
 class DictionaryPredictor(Predictor):
