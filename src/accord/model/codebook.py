@@ -216,7 +216,7 @@ def _pick(log_p: Float[Tensor, "*batch codes"], index: Int64[Tensor, "*shape"]) 
     samples = index.shape[: index.ndim - batch]
     if index.numel() == samples.numel():  # the same codes for every x: one row of the table each, no copies
         rows = log_p.movedim(-1, 0)[index.reshape(-1)]
-        return rows.view(*samples, *log_p.shape[:-1])
+        return rows.view((*samples, *log_p.shape[:-1]))
     shape = torch.broadcast_shapes(index.shape, log_p.shape[:-1])
     return log_p.expand(*shape, log_p.shape[-1]).gather(-1, index.expand(shape)[..., None]).squeeze(-1)
 

@@ -250,22 +250,15 @@ def reduced(
     Computed in pieces of rows and blocks of z; what does not fit into one chunk is computed again in the backward pass. A sequence
     of a coupled latent has one minimum: each of its steps is given an equal share of a soft minimum, and all of a hard one.
     """
-    shared = z.ndim > 2 and z.shape[-2] == 1
-    pieces = list(energy.pieces(chunk, shared=shared))
-    parts = []
-    for rows in pieces:
-        some = z[:, rows] if z.ndim == len(energy.batch_shape) + 2 and z.ndim > 2 and z.shape[1] > 1 else z
-        parts.append(
-            _reduced_rows(energy.part(rows) if len(pieces) > 1 else energy, some, beta, chunk, of, len(pieces))
-        )
-    if len(parts) == 1:
-        return parts[0]
+    pieces = list(energy.pieces(chunk, copies=len(z), shared=_is_shared(z)))
+    if len(pieces) == 1:
+        return _reduced_rows(energy, z, beta, chunk, of)
+    cut = z.ndim == len(energy.batch_shape) + 2 and z.shape[1] > 1
+    parts = [_again(_reduced_rows, energy.part(rows), z[:, rows] if cut else z, beta, chunk, of) for rows in pieces]
     return torch.cat([value for value, _ in parts]), torch.cat([which for _, which in parts])
 
 
-def _reduced_rows(
-    energy: Energy, z: Tensor, beta: float, chunk: int, of: Energies, pieces: int
-) -> tuple[Tensor, Tensor]:
+def _reduced_rows(energy: Energy, z: Tensor, beta: float, chunk: int, of: Energies) -> tuple[Tensor, Tensor]:
     hard = math.isinf(beta)
 
     def block(energy: Energy, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,9 +269,8 @@ def _reduced_rows(
             value, place = energies.min(0)
         return value if hard else torch.logsumexp(-beta * energies, dim=0), value.detach(), place
 
-    blocks = z.split(max(1, chunk // max(1, energy.size(shared=z.ndim > 2 and z.shape[-2] == 1))))
-    once = pieces == 1 and len(blocks) == 1
-    value, lowest, which = block(energy, blocks[0]) if once else _again(block, energy, blocks[0])
+    blocks = z.split(max(1, chunk // max(1, energy.size(shared=_is_shared(z)))))
+    value, lowest, which = (_again if len(blocks) > 1 else _once)(block, energy, blocks[0])
     first = len(blocks[0])
     for some in blocks[1:]:
         other, low, place = _again(block, energy, some)
@@ -292,16 +284,25 @@ def _reduced_rows(
     return (soft / max(1, energy.batch_shape[-1]) if energy.latent.coupled else soft), which
 
 
+def _is_shared(z: Float[Tensor, "k *axes latent"]) -> bool:
+    """Whether it is the same z for every y."""
+    return z.ndim > 2 and z.shape[-2] == 1
+
+
 def _of_sequence(energies: Float[Tensor, "*shape"], energy: Energy) -> Float[Tensor, "*shape"]:
     """Where the latent is coupled a sequence is one z, and each of its steps is given the energy of all."""
     return energies.sum(-1, keepdim=True).expand_as(energies) if energy.latent.coupled else energies
 
 
-def _again(function: Callable[..., Any], energy: Energy, z: Tensor) -> Any:
-    """The function of both; its intermediate results are not kept but computed again in the backward pass."""
+def _once(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
+
+
+def _again(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function of the arguments; its intermediate results are not kept but computed again in the backward pass."""
     if not torch.is_grad_enabled():
-        return function(energy, z)
-    return checkpoint(function, energy, z, use_reentrant=False)
+        return function(*arguments)
+    return checkpoint(function, *arguments, use_reentrant=False)
 
 
 def _inverse_temperature(beta: float) -> None:

@@ -56,7 +56,9 @@ class MLPPredictor(Predictor):
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
         """s_y_hat, (*samples, *batch, dim)."""
         hidden = joined(self.layers, (s_x, z, action), "the predictor takes {} numbers, s_x, z and action have {}")
-        shape = torch.broadcast_shapes(z.shape[:-1], s_x.shape[:-1], hidden.shape[:-1])  # one x may have several actions
+        shape = torch.broadcast_shapes(
+            z.shape[:-1], s_x.shape[:-1], hidden.shape[:-1]
+        )  # one x may have several actions
         return hidden.expand(*shape, hidden.shape[-1])
 
 
