@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from accord import presets, recipe_toml
+from accord.data.sources import BUILT_IN
 
 
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
@@ -22,10 +23,30 @@ def test_preset_is_a_valid_recipe(name: str) -> None:
         ("image", (3, 32, 32), "photos", "photo"),
         ("image", (1, 28, 28), "scans", "grey_photo"),
         ("vector", (16,), "table.parquet", "vector"),
+        ("vector", (14,), "forks", "vector_pairs"),
+        ("vector", (10,), "forks:m=4", "vector_pairs"),
+        ("vector", (3,), "ellipse:n=64", "vector_pairs"),
+        ("vector", (6,), "torus", "vector_pairs"),
+        ("image", (1, 16, 16), "jump", "jump"),
+        ("vector", (14,), "forks.csv", "vector"),
     ],
 )
 def test_preset_for(kind: str, shape: tuple[int, ...], source: str, expected: str) -> None:
     assert presets.preset_for(kind, shape, source) == expected
+
+
+def test_every_source_known_by_name_has_a_preset() -> None:
+    assert set(presets.BUILT_IN) == set(BUILT_IN)
+    assert set(presets.BUILT_IN.values()) <= set(presets.PRESETS)
+
+
+def test_halves_of_larger_images_get_a_larger_stem() -> None:
+    assert presets.halves_of(8) == presets.halves_of(16) == {}
+    assert presets.halves_of(32)["pairing"] == {"size": 32} and presets.halves_of(280)["pairing"] == {"size": 64}
+    for name in presets.OF_HALVES:
+        table = recipe_toml.merge(presets.PRESETS[name], presets.halves_of(96))
+        recipe = recipe_toml.parse({**table, "data": {"source": "somewhere"}})
+        assert recipe.encoder is not None and recipe.encoder.stem_stride == 2
 
 
 @pytest.mark.parametrize(

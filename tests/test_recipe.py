@@ -165,6 +165,43 @@ def test_bad_072_other_formats_are_refused(version: object) -> None:
     assert "version" in (caught.value.help or "")
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"size": 16, "augment": {"preset": "digits"}},
+        {"name": "two_views", "local": 2},
+        {"name": "halves", "split": "top_bottom"},
+        {"name": "halves", "size": 8, "augment": {"shift": 0.1}},
+        {"name": "columns"},
+        {"name": "columns", "x": ["a", 3], "y": ["b"]},
+        {"name": "masked_blocks", "patch": 2, "block": 2, "blocks": 4, "augment": {}},
+    ],
+)
+def test_every_pairing_survives_a_round_trip(table: dict[str, Any]) -> None:
+    recipe = recipe_toml.parse({**BASE, "pairing": table})
+    assert recipe.pairing.name == table.get("name", "two_views"), "a recipe that names no pairing means two views"
+    assert recipe_toml.parse(tomllib.loads(recipe_toml.dumps(recipe))) == recipe
+    for key, value in table.items():
+        assert recipe.pairing.model_dump(exclude_none=True, exclude_unset=True)[key] == value
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message", "help"),
+    [
+        ("pairing={name='halfs'}", "halves", "docs"),
+        ("pairing={name='halves', splt='left_right'}", "unknown key 'pairing.splt'", "did you mean 'pairing.split'?"),
+        ("pairing={name='halves', split='diagonal'}", "pairing.split", "docs"),
+        ("pairing={name='halves', local=2}", "unknown key 'pairing.local'", "pairing.local"),
+        ("pairing={name='columns', x=[true]}", "pairing.x", "docs"),
+        ("pairing={name='masked_blocks', blocks=0}", "pairing.blocks", "docs"),
+    ],
+)
+def test_wrong_pairings_are_named(assignment: str, message: str, help: str) -> None:
+    error = refused(assignment)
+    assert message in error.message and help in (error.help or "")
+
+
 def test_one_length_only() -> None:
     assert "epochs and budget" in refused("training.epochs=1", "training.budget='1m'").message
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from accord import recipe_toml
+from accord import build, recipe_toml
+from accord.data.random import Draws
 from accord.errors import UsageError
-from accord.run import read_settings, resolve
+from accord.run import new_objective, read_settings, resolve
 
 
 @pytest.fixture
@@ -28,6 +31,90 @@ def test_views_are_half_the_size_unless_set(photos: str) -> None:
     assert (recipe.pairing.size, recipe.pairing.plain_size) == (24, None)
     recipe, _ = resolve(photos, {}, "resnet18")
     assert recipe.pairing.size is None
+
+
+def test_pairs_of_two_kinds_get_an_encoder_for_y_and_a_predictor() -> None:
+    recipe, _ = resolve("digits", {}, "halves")
+    assert recipe.encoder_y == recipe.encoder and recipe.predictor.name == "mlp"
+    recipe, _ = resolve("digits", {"pairing": {"name": "halves"}}, None)
+    assert recipe.encoder_y == recipe.encoder and recipe.predictor.name == "mlp", "whatever the preset says"
+    recipe, _ = resolve("digits", {"pairing": {"name": "halves"}, "predictor": {"name": "identity"}}, None)
+    assert recipe.predictor.name == "identity", "what the user says comes first"
+    own = {"name": "vit_tiny", "patch": 4}
+    recipe, _ = resolve("digits", {"encoder_y": own}, "halves")
+    assert recipe.encoder_y is not None and recipe.encoder_y.name == "vit_tiny" and recipe.encoder.name == "multiscale"
+    recipe, _ = resolve("digits", {}, None)
+    assert recipe.encoder_y is None and recipe.predictor.name == "identity"
+
+
+@pytest.mark.parametrize("source", ["forks:m=2,n=64", "ellipse:n=64", "torus:n=64"])
+def test_columns_are_written_down_by_name(source: str) -> None:
+    recipe, samples = resolve(source, {}, None)
+    assert recipe.data.features == list(samples.features)
+    assert recipe.pairing.x + recipe.pairing.y == list(samples.features)
+    assert all(name.startswith("x") for name in recipe.pairing.x)
+    again, _ = resolve(source, recipe_toml.parse(recipe.to_dict()).to_dict(), None)
+    assert again == recipe
+    recipe, _ = resolve(source, {"pairing": {"x": [1]}}, None)
+    assert recipe.pairing.x == [samples.features[1]] and len(recipe.pairing.y) == len(samples.features) - 1
+
+
+def test_a_table_does_not_say_which_columns_are_x(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", x=np.random.default_rng(0).normal(size=(40, 3)))
+    with pytest.raises(UsageError, match="which columns are x"):
+        resolve(str(tmp_path / "t.npz"), {"pairing": {"name": "columns"}}, None)
+    recipe, _ = resolve(str(tmp_path / "t.npz"), {"pairing": {"name": "columns", "x": [0, 2]}}, None)
+    assert recipe.pairing.x == ["column 0", "column 2"] and recipe.pairing.y == ["column 1"]
+
+
+def test_halves_of_photos(photos: str) -> None:
+    recipe, _ = resolve(photos, {}, "halves")
+    assert (recipe.pairing.size, recipe.encoder.stem_stride) == (32, 2)
+    recipe, _ = resolve(photos, {"pairing": {"name": "halves"}}, None)
+    assert recipe.pairing.name == "halves", "the preset for photos has sizes of views, which halves do not have"
+    again, _ = resolve(photos, recipe_toml.parse(recipe.to_dict()).to_dict(), None)
+    assert again == recipe
+    assert build.forms(recipe) == ((3, 32, 16), (3, 32, 16))
+
+
+MASKED = {"name": "masked_blocks", "patch": 2, "block": 2}
+
+
+def test_masked_blocks_drop_tokens_and_know_where_the_block_is() -> None:
+    recipe, samples = resolve("digits", {"pairing": MASKED, "encoder": {"name": "vit_tiny", "patch": 2}}, None)
+    assert build.forms(recipe) == ((2, 8, 8), (1, 4, 4))
+    model = new_objective(recipe, samples, np.arange(64), build.pairing(recipe)).model
+    vit_x, vit_y = model.encoder_x.backbone[1], model.encoder_y.backbone[1]
+    assert vit_x.masked and not vit_y.masked and vit_x.patch_embed.proj.in_channels == 1
+    assert (vit_x.grid, vit_y.grid) == ((4, 4), (2, 2))
+    scale = model.encoder_x.backbone[0]
+    assert scale.mean[1] == 0 and scale.std[1] == 1, "the mask is not standardised"
+    model.eval()
+    pair = build.pairing(recipe)(samples.batch(np.arange(8)), Draws(0, 0, torch.arange(8)))
+    energy, moved = model.free_energy(pair.x, pair.y, pair.action), model.free_energy(pair.x, pair.y, pair.action + 0.5)
+    assert (energy != moved).all(), "the predictor is told where the block is"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pairing": MASKED, "encoder": {"name": "vit_tiny", "patch": 4}}, "do not divide the hidden ones"),
+        ({"pairing": {**MASKED, "block": 4}}, "hide all of 4 x 4 patches"),
+        ({"pairing": {"name": "columns", "x": [0], "y": [1]}}, "columns"),
+        ({"pairing": {"name": "halves", "augment": {"preset": "vector"}}}, "for images"),
+    ],
+)
+def test_pairings_that_do_not_fit_the_data(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        recipe, samples = resolve("digits", given, None)
+        new_objective(recipe, samples, np.arange(64), build.pairing(recipe))
+
+
+def test_one_encoder_cannot_take_two_forms() -> None:
+    recipe, _ = resolve("forks:m=2,n=64", {}, None)
+    with pytest.raises(UsageError, match="one encoder cannot take both") as caught:
+        build.model(recipe.model_copy(update={"encoder_y": None}), build.placeholder([2]))
+    assert "encoder_y" in (caught.value.help or "")
 
 
 def test_resolving_again_changes_nothing(photos: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import shlex
 from dataclasses import dataclass
@@ -165,9 +166,11 @@ def open_like(
 def _require_same_form(recipe: Recipe, samples: Samples) -> None:
     expected, features = tuple(recipe.data.shape or ()), recipe.data.features
     if features is not None and list(samples.features) != features:
-        named = [", ".join(names[:8]) + (", ..." if len(names) > 8 else "") for names in (samples.features, features)]
+        both = list(itertools.zip_longest(samples.features, features, fillvalue="not there"))
+        place = next(i for i, (name, wanted) in enumerate(both) if name != wanted)
         raise UsageError(
-            f"columns {named[0]}; the run was trained on columns {named[1]}",
+            f"{len(samples.features)} columns, the run was trained on {len(features)}: number {place} is {both[place][0]}, it was "
+            f"{both[place][1]}",
             where=samples.name,
             help="give a table with the same columns in the same order",
             code="E232",
@@ -194,7 +197,8 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         UsageError: for a setting that is unknown or out of bounds, before any data is read.
     """
     given = recipe_toml.merge(given, {"data": {**given.get("data", {}), "source": source}})
-    draft = recipe_toml.parse(complete(presets.PRESETS[preset or "photo"], given))
+    likely = preset or presets.BUILT_IN.get(source.partition(":")[0], "photo")
+    draft = recipe_toml.parse(complete(presets.PRESETS[likely], given))
     data = draft.data
     samples = open_source(
         source, size=data.canvas, column=data.column, label=data.label, max_bad_fraction=data.max_bad_fraction
@@ -213,6 +217,8 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     resolved = recipe_toml.parse(recipe_toml.merge(table, found))
     if isinstance(resolved.pairing, Columns):
         features = list(samples.features)
+        if samples.kind != "vector":
+            raise UsageError("images have no columns", where="pairing.name", help="use halves", code="E227")
         chosen = columns(resolved.pairing.x, resolved.pairing.y, features=features)
         found["data"]["features"] = features
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
