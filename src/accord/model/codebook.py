@@ -128,7 +128,8 @@ class Codebook(Latent, Scheduled):
         generator = torch.Generator().manual_seed(seen)
         for codes, usage in zip(self.table, self.usage, strict=True):
             dead = usage < self.reseed / len(codes)
-            scale = 0.1 * codes.std(0, unbiased=False).mean()
+            least = 0.01 * codes.abs().mean().clamp_min(0.01)  # where all codes coincide
+            scale = 0.1 * codes.std(0, unbiased=False).mean().clamp_min(least)
             near = codes[usage.argmax()] + scale * torch.randn(codes.shape, generator=generator).to(codes)
             codes.copy_(torch.where(dead[:, None], near, codes))
             usage.copy_(torch.where(dead, 1.0 / len(codes), usage))
