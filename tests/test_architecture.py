@@ -19,6 +19,8 @@ LAYERS = {
     "errors": 0,
     "storage": 0,
     "recipe": 0,
+    "recipe_base": 0,
+    "recipe_latent": 0,
     "recipe_toml": 0,
     "presets": 0,
     "collective": 0,
@@ -32,6 +34,7 @@ LAYERS = {
     "evaluate": 3,
     "plan": 3,
     "build": 4,
+    "build_latent": 4,
     "output": 4,
     "sklearn": 4,
     "run": 4,
@@ -42,8 +45,10 @@ LAYERS = {
     "__init__": 6,
 }
 SAME_LAYER = {
+    "recipe": ("recipe_base", "recipe_latent"),
     "recipe_toml": ("recipe",),
     "run": ("build",),
+    "build": ("build_latent",),
     "verbs": ("output", "run", "terminal"),
 }  # files beside each other at the root
 NO_TORCH = ["errors", "storage", "recipe", "recipe_toml", "presets", "report.page", "terminal", "cli"]

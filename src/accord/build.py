@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from accord import recipe as r
+from accord.build_latent import default_minimizer, latent, minimizer
 from accord.data.augment import Augmentation, VectorAugmentation
 from accord.data.pairing import Pairing, two_views
 from accord.data.pairing_masked import masked_blocks
@@ -18,15 +19,18 @@ from accord.model.encoder import Encoder
 from accord.model.energy import Cost, cosine, smooth_l1, squared_error
 from accord.model.external import hugging_face_backbone, timm_backbone
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.latent import Latent
 from accord.model.mlp import MLP
 from accord.model.multiscale import MultiScale
 from accord.model.normalize import Standardize
-from accord.model.predictor import IdentityPredictor, MLPPredictor, Predictor
+from accord.model.predictor import DictionaryPredictor, IdentityPredictor, MLPPredictor, Predictor
 from accord.model.projector import Projector
 from accord.model.resnet import resnet18, resnet34, resnet50
 from accord.model.vit import vit_base, vit_small, vit_tiny
+from accord.objective.latent_terms import UsageEntropy
 from accord.objective.loss import Objective, Terms
 from accord.objective.principles import barlow_twins, regularized, sigreg, vicreg, visreg
+from accord.recipe_latent import CodebookLatent, MinimizerSection
 from accord.train.optim import LARS, SGD, AdamW, OptimizerSettings
 
 COSTS: dict[str, Cost] = {"squared_error": squared_error, "smooth_l1": smooth_l1, "cosine": cosine}
@@ -59,7 +63,10 @@ def objective(recipe: r.Recipe, standardize: Standardize, standardize_y: Standar
         standardize_y: the first layer of the encoder of y.
     """
     options = recipe.objective.model_dump(exclude={"name"})
-    return regularized(model(recipe, standardize, standardize_y), PRINCIPLES[recipe.objective.name](**options))
+    terms = dict(PRINCIPLES[recipe.objective.name](**options))
+    if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
+        terms["usage"] = (recipe.latent.usage, UsageEntropy())
+    return regularized(model(recipe, standardize, standardize_y), terms)
 
 
 def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> JointEmbedding:
@@ -77,7 +84,18 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
     encoder_y = encoder_x
     if recipe.encoder_y is not None:
         encoder_y = encoder(recipe, recipe.encoder_y, standardize_y or standardize, y, plain=True)
-    return JointEmbedding(encoder_x, encoder_y, predictor(recipe), cost=COSTS[recipe.cost])
+    dim = recipe.projector.dim
+    z = latent(recipe.latent, dim)
+    found = minimizer(recipe.minimizer or how_z_is_found(recipe), z, dim, pairing(recipe).action_dim)
+    return JointEmbedding(
+        encoder_x, encoder_y, predictor(recipe, z), cost=COSTS[recipe.cost], latent=z, minimizer=found
+    )
+
+
+def how_z_is_found(recipe: r.Recipe) -> MinimizerSection:
+    """The minimiser that suits the latent, predictor and cost of a recipe."""
+    linear = recipe.predictor.name == "dictionary" and recipe.cost == "squared_error"
+    return default_minimizer(recipe.latent, linear=linear)
 
 
 def forms(recipe: r.Recipe) -> tuple[Shape, Shape]:
@@ -98,6 +116,8 @@ def encoder(
     recipe: r.Recipe, section: r.EncoderSection, standardize: Standardize, shape: Shape, *, plain: bool = False
 ) -> Encoder:
     """Standardisation, backbone and projector, for inputs of this shape; `plain`: nothing of them is ever hidden."""
+    if isinstance(section, r.IdentityEncoder):
+        return _identity(recipe, standardize, shape)
     network, width = backbone(section, recipe, shape, plain=plain)
     projector = Projector(
         width,
@@ -107,6 +127,20 @@ def encoder(
     )
     sample_ndim = 1 if recipe.data.kind == "vector" else 3
     return Encoder(nn.Sequential(standardize, network), projector, sample_ndim=sample_ndim)
+
+
+def _identity(recipe: r.Recipe, standardize: Standardize, shape: Shape) -> Encoder:
+    """The standardised vector itself as embedding."""
+    if recipe.data.kind != "vector" or shape[0] != recipe.projector.dim:
+        raise UsageError(
+            f"the encoder 'identity' makes embeddings of shape {shape}, but projector.dim is {recipe.projector.dim}",
+            where="projector.dim",
+            help=f"set projector.dim to {shape[0]}"
+            if recipe.data.kind == "vector"
+            else "it is for vectors: use another encoder",
+            code="E215",
+        )
+    return Encoder(nn.Sequential(standardize, nn.Identity()), sample_ndim=1)
 
 
 def backbone(
@@ -153,20 +187,32 @@ def _backbone(section: r.EncoderSection, shape: Shape, *, masked: bool) -> nn.Mo
             )
         case r.TimmEncoder():
             return timm_backbone(section.model, channels=channels, pretrained=section.pretrained)
+        case r.IdentityEncoder():
+            raise AssertionError("it has no backbone")
         case r.HuggingFaceEncoder():
             return hugging_face_backbone(section.model, pretrained=section.pretrained)
 
 
-def predictor(recipe: r.Recipe) -> Predictor:
-    """From s_x to the predicted s_y."""
-    if recipe.predictor.name == "identity":
-        return IdentityPredictor()
-    hidden = recipe.predictor.hidden
-    return MLPPredictor(
-        recipe.projector.dim,
-        action_dim=pairing(recipe).action_dim,
-        hidden=None if hidden is None else tuple(hidden),
-    )
+def predictor(recipe: r.Recipe, z: Latent) -> Predictor:
+    """From s_x and z to the predicted s_y.
+
+    Raises:
+        UsageError: for a predictor that takes no z where there is one.
+    """
+    section, dim, action_dim = recipe.predictor, recipe.projector.dim, pairing(recipe).action_dim
+    hidden = None if section.hidden is None else tuple(section.hidden)
+    if section.name == "mlp":
+        return MLPPredictor(dim, z.dim, action_dim=action_dim, hidden=hidden)
+    if section.name == "dictionary":
+        return DictionaryPredictor(dim, max(1, z.dim), action_dim=action_dim, hidden=hidden)
+    if z.dim:
+        raise UsageError(
+            f"the predictor 'identity' takes no z, but latent.name is {recipe.latent.name!r}",
+            where="predictor.name",
+            help="use mlp or dictionary",
+            code="E214",
+        )
+    return IdentityPredictor()
 
 
 def pairing(recipe: r.Recipe) -> Pairing:

@@ -7,18 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A table of the recipe: unknown keys and wrong types are refused, nothing is converted in silence."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+from accord.recipe_base import Count, Fraction, NotNegative, Positive, Section
+from accord.recipe_latent import DeterministicLatent, LatentSection, MinimizerSection
 
 
 class Data(Section):
@@ -112,7 +104,7 @@ class ConvEncoder(Section):
     stem_kernel: Count = 6
     stem_stride: Count = 2
     stem_init: Literal["whitened", "random"] = "whitened"
-    widths: list[Count] = [128, 256]
+    widths: list[Count] = Field([128, 256])
     blocks: list[Annotated[int, Field(ge=0)]] = [1, 1]
     pool_grids: list[Annotated[int, Field(ge=0)]] = [2, 2, 1]
 
@@ -135,7 +127,7 @@ class MLPEncoder(Section):
     """For vectors."""
 
     name: Literal["mlp"]
-    hidden: list[Count] = [512, 512]
+    hidden: list[Count] = Field([512, 512])
 
 
 class TimmEncoder(Section):
@@ -154,8 +146,14 @@ class HuggingFaceEncoder(Section):
     pretrained: bool = False
 
 
+class IdentityEncoder(Section):
+    """For vectors: the embedding is the standardised vector itself, without weights; projector.dim must be its width."""
+
+    name: Literal["identity"]
+
+
 EncoderSection = Annotated[
-    ConvEncoder | ResNetEncoder | ViTEncoder | MLPEncoder | TimmEncoder | HuggingFaceEncoder,
+    ConvEncoder | ResNetEncoder | ViTEncoder | MLPEncoder | IdentityEncoder | TimmEncoder | HuggingFaceEncoder,
     Field(discriminator="name"),
 ]
 
@@ -163,14 +161,14 @@ EncoderSection = Annotated[
 class Projector(Section):
     """The expander between the features and the embeddings that carry the energy."""
 
-    hidden: list[Count] = [1024]
+    hidden: list[Count] = Field([1024])
     dim: Annotated[int, Field(ge=2)] = 256
 
 
 class Predictor(Section):
-    """From s_x to the predicted s_y: the identity for two views of one thing, or an MLP."""
+    """From s_x to the predicted s_y: the identity for two views of one thing, an MLP, or an MLP of x plus z times bounded directions."""
 
-    name: Literal["identity", "mlp"] = "identity"
+    name: Literal["identity", "mlp", "dictionary"] = "identity"
     hidden: list[Count] | None = None
 
 
@@ -251,6 +249,8 @@ class Recipe(Section):
     encoder_y: EncoderSection | None = None
     projector: Projector = Projector()
     predictor: Predictor = Predictor()
+    latent: LatentSection = DeterministicLatent(name="deterministic")
+    minimizer: MinimizerSection | None = None
     cost: Literal["squared_error", "smooth_l1", "cosine"] = "squared_error"
     objective: ObjectiveSection = VICReg(name="vicreg")
     optimizer: Optimizer = Optimizer()

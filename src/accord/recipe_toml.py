@@ -12,11 +12,12 @@ import tomli_w
 from pydantic import ValidationError
 
 from accord.errors import UsageError
-from accord.recipe import Recipe, Section
+from accord.recipe import Recipe
+from accord.recipe_base import Section
 
 FORMAT = 1
 MAX_BYTES = 1_000_000
-VARIANTS = ("pairing", "encoder", "encoder_y", "objective")
+VARIANTS = ("pairing", "encoder", "encoder_y", "latent", "minimizer", "objective")
 
 
 def dumps(recipe: Recipe) -> str:

@@ -223,18 +223,22 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         found["data"]["features"] = features
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    return _with_two_encoders(resolved, given), samples
+    return _completed(resolved, given), samples
 
 
-def _with_two_encoders(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """Where x and y are of two kinds: an encoder for y, like that of x if there is none, and a predictor from one to the other."""
-    pairing = build.pairing(recipe)
-    if pairing.alike:
-        return recipe
-    encoder_y, predictor = recipe.encoder_y or recipe.encoder, recipe.predictor
-    if "name" not in given.get("predictor", {}):
-        predictor = predictor.model_copy(update={"name": "mlp"})
-    return recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor})
+def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
+    """What follows from the rest: an encoder for y where x and y are of two kinds, a predictor where there is z, how z is found."""
+    alike = build.pairing(recipe).alike
+    encoder_y, predictor = recipe.encoder_y, recipe.predictor
+    if not alike:
+        encoder_y = encoder_y or recipe.encoder
+    if "name" not in given.get("predictor", {}) and predictor.name == "identity":
+        if recipe.latent.name == "sparse":
+            predictor = predictor.model_copy(update={"name": "dictionary"})
+        elif not alike or recipe.latent.name != "deterministic":
+            predictor = predictor.model_copy(update={"name": "mlp"})
+    recipe = recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor})
+    return recipe.model_copy(update={"minimizer": recipe.minimizer or build.how_z_is_found(recipe)})
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
