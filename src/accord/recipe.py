@@ -104,9 +104,9 @@ class ConvEncoder(Section):
     stem_kernel: Count = 6
     stem_stride: Count = 2
     stem_init: Literal["whitened", "random"] = "whitened"
-    widths: list[Count] = Field([128, 256])
-    blocks: list[Annotated[int, Field(ge=0)]] = [1, 1]
-    pool_grids: list[Annotated[int, Field(ge=0)]] = [2, 2, 1]
+    widths: list[Count] = Field(default=[128, 256])
+    blocks: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 1])
+    pool_grids: list[Annotated[int, Field(ge=0)]] = Field(default=[2, 2, 1])
 
 
 class ResNetEncoder(Section):
@@ -127,7 +127,7 @@ class MLPEncoder(Section):
     """For vectors."""
 
     name: Literal["mlp"]
-    hidden: list[Count] = Field([512, 512])
+    hidden: list[Count] = Field(default=[512, 512])
 
 
 class TimmEncoder(Section):
@@ -161,7 +161,7 @@ EncoderSection = Annotated[
 class Projector(Section):
     """The expander between the features and the embeddings that carry the energy."""
 
-    hidden: list[Count] = Field([1024])
+    hidden: list[Count] = Field(default=[1024])
     dim: Annotated[int, Field(ge=2)] = 256
 
 
