@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +11,31 @@ import torch
 from torch import Tensor
 
 from accord.data.pairing import Pairing
-from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.diagnostics import auroc
 from accord.errors import DataError
-from accord.evaluate import collapse, energy, probes, retrieval
-from accord.evaluate.embedding_map import embed_in_plane, nearest, queries_for
+from accord.evaluate import collapse, energy, latent, probes, retrieval
 from accord.evaluate.features import (
-    BATCH,
     Embedded,
     Stop,
     embed_pairs,
     embed_views,
-    evaluating,
     extract,
-    first,
     never,
     numbers,
-    read,
 )
 from accord.evaluate.pictures import Sheet
 from accord.evaluate.probes import Part
+from accord.evaluate.shown import THUMBNAILS, pictures
+from accord.evaluate.work import Work
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
 from accord.storage import disk_faults, finite, replace_file, write_json
 
 FORMAT = 1
-THUMBNAILS = "evaluation/thumbnails.png"
 MOST_PAIRS = 10_000
 """Energies and retrieval are measured on at most so many samples, chosen at random."""
 LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 10
-MAP_POINTS = 1000
-QUERIES, NEIGHBOURS, EXTREMES = 8, 8, 8
 
 
 def quiet(text: str) -> None:
@@ -59,34 +50,6 @@ class Origin:
     encoder: str = ""
     steps: int = 0
     seconds: float = 0.0
-
-
-@dataclass
-class _Work:
-    """What the stages share. `part` is what is measured: the held-out samples, or all of a test source."""
-
-    model: JointEmbedding
-    pairing: Pairing
-    train: Part
-    part: Part
-    seed: int
-    stop: Stop
-    said: Callable[[str], None]
-    warnings: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        self.stop()
-        self.said(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-    def some(self, most: int) -> np.ndarray:
-        """At most so many places in the index of what is measured: all, or a random choice, ascending."""
-        n = len(self.part.index)
-        return np.arange(n) if n <= most else np.sort(np.random.default_rng(self.seed).choice(n, most, replace=False))
 
 
 def evaluate(
@@ -139,7 +102,7 @@ def evaluate(
     if device is not None:
         model.to(device)
     part = Part(samples, held_out_index) if test is None else Part(test, np.flatnonzero(test.ok))
-    work = _Work(model, pairing, Part(samples, train_index), part, seed, stop, said)
+    work = Work(model, pairing, Part(samples, train_index), part, seed, stop, said)
     _check(work)
     found, sheet = _measure(work, origin or Origin(), untrained, baselines)
     found |= {"warnings": _warnings(work, found), "commands": list(commands), "seconds": work.seconds}
@@ -155,7 +118,7 @@ def evaluate(
 
 
 def _measure(
-    work: _Work, origin: Origin, untrained: Encoder | None, baselines: bool
+    work: Work, origin: Origin, untrained: Encoder | None, baselines: bool
 ) -> tuple[dict[str, object], Sheet | None]:
     """All stages in order; the sheet of thumbnails of images."""
     model, pairing, samples, index = work.model, work.pairing, work.part.samples, work.part.index
@@ -175,13 +138,15 @@ def _measure(
         found["retrieval"] = retrieval.summary(retrieval.ranks(model, embedded, content, stop=work.stop))
     with work.stage("collapse"):
         found["collapse"] = _collapse(work, features, embedded, rungs)
+    with work.stage("latent"):
+        found["latent"] = latent.summary(model, embedded, content, seed=work.seed, stop=work.stop)
     with work.stage("pictures"):
         sheet = Sheet(max(samples.shape[1:])) if samples.kind == "image" else None
-        found |= _pictures(work, features, pairs, rungs.matched, sheet)
+        found |= pictures(work, features, pairs, rungs.matched, sheet)
     return found, sheet
 
 
-def _check(work: _Work) -> None:
+def _check(work: Work) -> None:
     part, train = work.part, work.train
     if len(np.unique(part.samples.content[part.index])) < 2:
         raise DataError(
@@ -205,7 +170,7 @@ def _check(work: _Work) -> None:
         )
 
 
-def _data(work: _Work) -> dict[str, object]:
+def _data(work: Work) -> dict[str, object]:
     samples, part = work.train.samples, work.part
     other = part.samples is not samples
     return {
@@ -233,7 +198,7 @@ def _model(model: JointEmbedding, features: Tensor, embeddings: Tensor, origin: 
     }
 
 
-def _probes(work: _Work, features: Tensor, untrained: Encoder | None, baselines: bool) -> dict[str, object] | None:
+def _probes(work: Work, features: Tensor, untrained: Encoder | None, baselines: bool) -> dict[str, object] | None:
     labels, notes = probes.usable_labels(work.train, work.part, seed=work.seed)
     work.warnings += notes
     if labels is None:
@@ -260,7 +225,7 @@ def _probes(work: _Work, features: Tensor, untrained: Encoder | None, baselines:
     )
 
 
-def _collapse(work: _Work, features: Tensor, embedded: Embedded, rungs: energy.Ladder) -> dict[str, object]:
+def _collapse(work: Work, features: Tensor, embedded: Embedded, rungs: energy.Ladder) -> dict[str, object]:
     some = work.part.index[work.some(LIDAR_SAMPLES)]
     count = LIDAR_VIEWS if work.pairing.random else 1
     views = embed_views(work.model, work.part.samples, some, work.pairing, views=count, seed=work.seed, stop=work.stop)
@@ -278,115 +243,16 @@ def _collapse(work: _Work, features: Tensor, embedded: Embedded, rungs: energy.L
     )
 
 
-class _Thumbnails:
-    """Places of samples on the sheet, each drawn once; -1 where there is no sheet."""
-
-    def __init__(self, work: _Work, sheet: Sheet | None):
-        self.work, self.sheet = work, sheet
-        self.known: dict[int, int] = {}
-
-    def of(self, index: np.ndarray) -> list[int]:
-        """Numbers of the plain views of samples."""
-        if self.sheet is None:
-            return [-1] * len(index)
-        new = np.array(sorted({int(i) for i in index} - set(self.known)), np.int64)
-        for rows in read(self.work.part.samples, new, torch.device("cpu")):
-            places = self.sheet.add(self.work.pairing.plain(rows.values, rows.aspect))
-            self.known |= dict(zip((int(i) for i in rows.place), places, strict=True))
-        return [self.known[int(i)] for i in index]
-
-
-def _pictures(
-    work: _Work, features: Tensor, pairs: np.ndarray, matched: Tensor, sheet: Sheet | None
-) -> dict[str, object]:
-    """Map, neighbours and extreme pairs; fills the sheet."""
-    samples, index = work.part.samples, work.part.index
-    thumbnails = _Thumbnails(work, sheet)
-    labels = _labels(work)
-    chosen = work.some(MAP_POINTS)
-    flat = embed_in_plane(features[torch.from_numpy(chosen)], seed=work.seed)
-    work.stop()
-    found: dict[str, object] = {
-        "map": {
-            "method": flat.method,
-            "x": flat.points[:, 0].tolist(),
-            "y": flat.points[:, 1].tolist(),
-            "label": labels[chosen].tolist(),
-            "thumbnail": thumbnails.of(index[chosen]),
-            "key": [samples.keys[int(i)] for i in index[chosen]],
-        },
-        "neighbours": _neighbours(work, features, labels, chosen, thumbnails),
-    }
-    order = matched.argsort().numpy()
-    count = min(EXTREMES, max(1, len(order) // 2))
-    found["pairs"] = {
-        "lowest": _pairs(work, pairs, matched, order[:count], sheet),
-        "highest": _pairs(work, pairs, matched, order[::-1][:count], sheet),
-    }
-    found["thumbnails"] = None if sheet is None else sheet.describe(THUMBNAILS)
-    return found
-
-
-def _labels(work: _Work) -> np.ndarray:
-    """Labels of what is measured in the numbers of data.classes; -1 where there is none."""
-    labels = work.part.samples.labels
-    if labels is None:
-        return np.full(len(work.part.index), -1, np.int64)
-    labels = labels[work.part.index]
-    if work.part.samples is not work.train.samples:
-        labels = probes.by_name(labels, work.part.samples.classes, work.train.samples.classes)
-    known: np.ndarray = np.maximum(labels, -1)
-    return known
-
-
-def _neighbours(
-    work: _Work, features: Tensor, labels: np.ndarray, chosen: np.ndarray, thumbnails: _Thumbnails
-) -> list[dict[str, object]]:
-    """Nearest among all that is measured of a few samples of the map, one of each class as far as it goes."""
-    samples, index = work.part.samples, work.part.index
-    queries = chosen[queries_for(labels[chosen], len(chosen), QUERIES, work.seed).numpy()]
-    near = nearest(features, torch.from_numpy(queries), NEIGHBOURS)
-    groups: list[dict[str, object]] = []
-    for query, places, distances in zip(queries, near.place.numpy(), near.distance.tolist(), strict=True):
-        found = [
-            {"thumbnail": t, "key": samples.keys[int(index[p])], "label": int(labels[p]), "distance": d}
-            for t, p, d in zip(thumbnails.of(index[places]), places, distances, strict=True)
-        ]
-        groups.append(
-            {
-                "query": thumbnails.of(index[[query]])[0],
-                "key": samples.keys[int(index[query])],
-                "label": int(labels[query]),
-                "neighbours": found,
-            }
-        )
-    return groups
-
-
-def _pairs(
-    work: _Work, pairs: np.ndarray, matched: Tensor, order: np.ndarray, sheet: Sheet | None
-) -> list[dict[str, object]]:
-    """Some pairs with their energy and the two views that have it."""
-    samples, x, y = work.part.samples, [-1] * len(order), [-1] * len(order)
-    if sheet is not None:
-        with evaluating(work.model):
-            rows = next(read(samples, pairs[order], torch.device("cpu"), BATCH))
-            draws = Draws(work.seed, 0, torch.from_numpy(rows.place))
-            pair = first(work.model, work.pairing(rows.values, draws, rows.aspect))
-        x, y = sheet.add(pair.x), sheet.add(pair.y)
-    return [
-        {"key": samples.keys[int(pairs[o])], "energy": float(matched[int(o)]), "x": x[i], "y": y[i]}
-        for i, o in enumerate(order)
-    ]
-
-
-def _warnings(work: _Work, found: dict[str, object]) -> list[str]:
+def _warnings(work: Work, found: dict[str, object]) -> list[str]:
     """Everything a reader should know, in words."""
     warnings = list(work.warnings)
     state, probed = found["collapse"], found["probes"]
     assert isinstance(state, dict)
     if state["verdict"] is not None:
         warnings.insert(0, f"Collapse ({state['verdict']}): {state['explanation']}. What helps: {state['remedy']}.")
+    about_z = found["latent"]
+    for wrong in about_z["verdicts"] if isinstance(about_z, dict) else ():
+        warnings.append(f"Latent ({wrong['kind']}): {wrong['explanation']}. What helps: {wrong['remedy']}.")
     if isinstance(probed, dict) and "pixels" in probed:
         best = max(("pixels", "pca"), key=lambda name: float(probed[name]["linear"]))
         gain = probed["features"]["linear"] - probed[best]["linear"]
