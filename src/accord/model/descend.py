@@ -27,7 +27,8 @@ class Descend(Minimizer):
 
     By default the steps are plain: along a direction, with a rate for each pair, which is divided by 4 when a step does not lower
     its energy (such a step is not made) and doubled after one that does, up to `rate`. So the energy of a pair never rises. An
-    optimiser of torch makes its own steps; the best z it came by counts. Of a sequence (`Latent.coupled`) the sum is minimised.
+    optimiser of torch makes its own steps; the best z it came by counts. Of a sequence (`Latent.coupled`) the sum is minimised. Where
+    the price has a kink (`Sparse`) plain steps end at the first one they meet: `Ista` is for those.
 
     Args:
         steps: how many.

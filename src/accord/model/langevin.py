@@ -2,8 +2,9 @@ r"""Finite temperature for continuous z, $F_\beta^{p_0} = -\frac1\beta \log \mat
 
 Particles start as draws from the prior $e^{-r}$; the weight of D rises from 0 to $\beta$, and after each rise the particles move by
 Metropolis-adjusted Langevin steps that leave $e^{-r - \beta_t D}$ as it is. The mean of their weights
-$\prod_t e^{-(\beta_t - \beta_{t-1}) D(z_{t-1})}$ is an unbiased estimate of $e^{-\beta F}$. Neal 2001, "Annealed Importance Sampling";
-Roberts, Tweedie 1996.
+$\prod_t e^{-(\beta_t - \beta_{t-1}) D(z_{t-1})}$ estimates $e^{-\beta F}$. Where few particles carry the weight, they are drawn anew
+by it. Neal 2001, "Annealed Importance Sampling"; Del Moral, Doucet, Jasra 2006, "Sequential Monte Carlo Samplers"; Roberts, Tweedie
+1996.
 """
 
 from __future__ import annotations
@@ -24,36 +25,39 @@ from accord.model.minimize import ELEMENTS, Minimizer, Minimum, draws, in_pieces
 
 ACCEPTED = 0.574
 """Share of accepted steps at which Langevin steps are best (Roberts, Rosenthal 1998)."""
-POWER = 4
+POWER = 3
 """The weight of D rises as (t/T) to this power: most changes while D is hardly heeded."""
 
 
 class Particles(NamedTuple):
-    """Weighted draws from the posterior exp(-r - beta D) of each pair.
+    r"""Weighted draws from the posterior exp(-r - beta D) of each pair.
 
-    `z` is (particles, *batch, latent), `log_weight` and `density`, which is -r - beta D, are (particles, *batch), `accepted`,
-    (*batch), is the share of accepted moves.
+    `z` is (particles, *batch, latent), `log_weight` and `density`, which is -r - beta D, are (particles, *batch). `accepted` and
+    `effective`, (*batch), are the share of moves that were made, and the smallest effective sample size on the way,
+    $(\sum w)^2 / \sum w^2$ between 1 and the number of particles: where it is below a few, F is not to be trusted.
     """
 
     z: Tensor
     log_weight: Tensor
     density: Tensor
     accepted: Tensor
+    effective: Tensor
 
-    @property
-    def effective_sample_size(self) -> Float[Tensor, "*batch"]:
-        r"""$(\sum w)^2 / \sum w^2$, between 1 and the number of particles: below a tenth of them F is not to be trusted."""
-        return (2 * self.log_weight.logsumexp(0) - (2 * self.log_weight).logsumexp(0)).exp()
+
+def effective_size(log_weight: Float[Tensor, "particles *batch"]) -> Float[Tensor, "*batch"]:
+    r"""$(\sum w)^2 / \sum w^2$."""
+    return (2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0)).exp()
 
 
 class Langevin(Minimizer):
     r"""F at finite temperature, with the prior $e^{-r}$, for continuous z.
 
-    $e^{-\beta F}$ is unbiased, so F is too high in expectation, by about $\mathrm{Var}(w) / 2\beta N$; `particles(energy)` tells the
-    effective sample size. The gradient is the weighted mean of that of D, plus that of $r / \beta$ where the prior is learned. The
-    price's `weight` plays no part: at $\beta = 1/\lambda$ price and prior agree. The size of the moves follows the share that was
-    accepted, averaged over the particles, which leaves a bias of the order of one over their number. argmin is the particle with the
-    lowest r + beta D. Of a sequence (`Latent.coupled`) each step is given an equal share of the sequence's F.
+    F is too high in expectation, by about $\mathrm{Var}(w) / 2 \beta N$ (Jensen): `particles(energy)` tells the effective sample
+    size, and more particles, temperatures and moves help, in this order. The gradient is the weighted mean of that of D, plus that of
+    $r / \beta$ where the prior is learned. The price's `weight` plays no part: at $\beta = 1/\lambda$ price and prior agree. Moves are
+    as long as the cloud of particles is wide, each way, times a factor that follows the share that was accepted; that leaves a bias
+    of the order of 1/N. argmin is the particle with the lowest r + beta D. Of a sequence (`Latent.coupled`) each step is given an
+    equal share of the sequence's F.
 
     Args:
         beta: inverse temperature.
@@ -72,9 +76,9 @@ class Langevin(Minimizer):
         self,
         beta: float,
         *,
-        particles: int = 32,
+        particles: int = 64,
         temperatures: int = 32,
-        moves: int = 1,
+        moves: int = 2,
         seed: int = 0,
         chunk: int = ELEMENTS,
     ):
@@ -145,23 +149,28 @@ class Langevin(Minimizer):
                 parts.append(self._annealed(held if one else held.part(rows), z if one else z[:, rows], generator))
         if len(parts) == 1:
             return parts[0]
-        return Particles(*(torch.cat(list(t), 0 if t[0] is parts[0].accepted else 1) for t in zip(*parts, strict=True)))
+        return Particles(
+            *(torch.cat(list(t), axis) for t, axis in zip(zip(*parts, strict=True), (1, 1, 1, 0, 0), strict=True))
+        )
 
     def _annealed(self, energy: Energy, z: Tensor, generator: torch.Generator | None) -> Particles:
         point = _Point.at(energy, z)
         log_weight = torch.zeros_like(point.cost)
         size = torch.ones_like(point.cost[0])
-        accepted, before = torch.zeros_like(size), 0.0
+        accepted, effective, before = torch.zeros_like(size), torch.full_like(size, self.count), 0.0
         for t in range(1, self.temperatures + 1):
             beta = self.beta * (t / self.temperatures) ** POWER
             log_weight = log_weight - (beta - before) * point.cost
             before = beta
+            effective = torch.minimum(effective, effective_size(log_weight))
+            point, log_weight = _resampled(point, log_weight, generator, energy)
             for _ in range(self.moves):
                 point, share = _moved(energy, point, beta, size, generator)
                 size = size * (share - ACCEPTED).exp()
                 accepted = accepted + share
         density = -point.price - self.beta * point.cost
-        return Particles(point.z, log_weight, density, accepted / (self.temperatures * self.moves))
+        accepted = accepted / (self.temperatures * self.moves)
+        return Particles(point.z, log_weight, density, accepted, effective)
 
 
 class _Point(NamedTuple):
@@ -191,29 +200,66 @@ def _moved(
     energy: Energy, point: _Point, beta: float, size: Tensor, generator: torch.Generator | None
 ) -> tuple[_Point, Tensor]:
     """One Metropolis-adjusted Langevin step at inverse temperature beta, and the share of particles that took it, (*batch)."""
-    step = size[..., None]
-    drift = -0.5 * step.square() * (point.price_slope + beta * point.cost_slope)
+    shape = size[..., None, None] * _shape(point.z, coupled=energy.latent.coupled)
+    slope = point.price_slope + beta * point.cost_slope
     noise = _noise(torch.randn, point.z.shape, generator, point.z, energy)
-    trial = point.z + drift + step * noise
+    trial = point.z + _times(shape, noise - 0.5 * _times(shape.mT, slope))
     allowed = (energy.latent.project(trial) - trial).abs().amax(-1) <= 1e-6
     if energy.latent.coupled:
         allowed = allowed.all(-1, keepdim=True).expand_as(allowed)
     with torch.enable_grad():
         new = _Point.at(energy, trial)
-    back = point.z - trial + 0.5 * step.square() * (new.price_slope + beta * new.cost_slope)
-    there, here = (_sequence(energy, v.square().sum(-1)) for v in (back / step, noise))
+    slopes = slope + new.price_slope + beta * new.cost_slope
+    back = 0.5 * _times(shape.mT, slopes) - noise  # the noise of the way back
+    there, here = (_sequence(energy, v.square().sum(-1)) for v in (back, noise))
     log_ratio = point.price - new.price + beta * (point.cost - new.cost) - 0.5 * (there - here)
     uniform = _noise(torch.rand, (*point.z.shape[:-1], 1), generator, point.z, energy)[..., 0]
     if energy.latent.coupled:
         uniform = uniform[..., :1]
     moved = allowed & (uniform.log() < log_ratio)
     share = torch.where(allowed, log_ratio.clamp_max(0).exp(), 0).nan_to_num().mean(0)
-    return _Point(
-        *[
-            torch.where(moved[..., None] if old.ndim > moved.ndim else moved, other, old)
-            for other, old in zip(new, point, strict=True)
-        ]
-    ), share
+    tensors = (
+        torch.where(moved[..., None] if old.ndim > moved.ndim else moved, other, old)
+        for other, old in zip(new, point, strict=True)
+    )
+    return _Point(*tensors), share
+
+
+def _shape(z: Float[Tensor, "particles *batch latent"], *, coupled: bool) -> Float[Tensor, "*batch latent latent"]:
+    """A square root of the particles' covariance, shrunk towards its diagonal: moves are as long as the cloud is wide, each way."""
+    count, width = len(z), z.shape[-1]
+    centred = z - z.mean(0)
+    variance = centred.square().mean(0).clamp_min(1e-12)
+    if coupled or count <= 2 * width:
+        return torch.diag_embed(variance.sqrt())
+    cloud = centred.movedim(0, -2)
+    covariance = (1 - width / count) * cloud.mT @ cloud / count
+    covariance = covariance + torch.diag_embed(width / count * variance)
+    root, failed = torch.linalg.cholesky_ex(covariance)
+    return torch.where(failed[..., None, None] == 0, root, torch.diag_embed(variance.sqrt()))
+
+
+def _times(matrix: Float[Tensor, "*batch latent latent"], v: Float[Tensor, "particles *batch latent"]) -> Tensor:
+    return (matrix @ v[..., None])[..., 0]
+
+
+def _resampled(
+    point: _Point, log_weight: Tensor, generator: torch.Generator | None, energy: Energy
+) -> tuple[_Point, Tensor]:
+    """Where the effective sample size is below half: particles as often as their weights say (systematically), of equal weight."""
+    count = len(log_weight)
+    poor = effective_size(log_weight) < count / 2
+    offset = _noise(torch.rand, (1, *log_weight.shape[1:], 1), generator, point.z, energy)[..., 0]
+    if energy.latent.coupled:
+        offset = offset[..., :1].expand_as(offset)
+    places = (torch.arange(count, device=offset.device).view(-1, *[1] * poor.ndim) + offset) / count
+    ends = log_weight.softmax(0).cumsum(0).movedim(0, -1).contiguous()
+    which = torch.searchsorted(ends, places.movedim(0, -1).contiguous()).clamp_max(count - 1).movedim(-1, 0)
+    own = torch.arange(count, device=which.device).view(-1, *[1] * poor.ndim).expand_as(which)
+    which = torch.where(poor, which, own)
+    fields = (t.gather(0, which if t.ndim == which.ndim else which[..., None].expand_as(t)) for t in point)
+    equal = log_weight.logsumexp(0, keepdim=True) - math.log(count)
+    return _Point(*fields), torch.where(poor, equal, log_weight)
 
 
 def _noise(
@@ -242,4 +288,4 @@ def _check(latent: Latent) -> None:
             "a free z has no prior, so F is only defined at zero temperature", help="use Descend, or give it a bound"
         )
     if isinstance(latent, Sparse) and latent.spread:
-        raise UsageError("draws from a Sparse latent with spread do not follow its price", help="use Descend")
+        raise UsageError("draws from a Sparse latent with spread do not follow its price", help="use Ista or Descend")

@@ -23,19 +23,20 @@ from accord.model.predictor import Predictor
 class Ista(Minimizer):
     r"""Minimum over a sparse z by iterative soft thresholding; accelerated, it is FISTA.
 
-    For a prediction linear in z under `squared_error` the problem is convex, the rate is exact, and the error after t steps is below
-    $L \lVert z^* \rVert^2 / 2t$, accelerated $2 L \lVert z^* \rVert^2 / (t+1)^2$. Otherwise the rate of each pair is halved until a
-    step makes E smaller by as much as it should (backtracking): E never rises, and what is found is a local minimum.
+    For a prediction linear in z under `squared_error`, and without the spread term, the problem is convex, the rate is exact, and the
+    error after t steps is below $L \lVert z^* \rVert^2 / 2t$, accelerated $2 L \lVert z^* \rVert^2 / (t+1)^2$. Otherwise the rate of
+    each pair is halved until a step makes E smaller by as much as it should (backtracking): E never rises, and what is found is a
+    local minimum. With a spread term there are as many steps without it first, for it stops what comes from inside its sphere.
     Daubechies, Defrise, De Mol 2004; Beck, Teboulle 2009; the momentum starts afresh where it points uphill: O'Donoghue, Candes 2015.
 
     Args:
         steps: how many.
-        accelerated: with momentum; only where the prediction is linear in z and the cost is `squared_error`.
+        accelerated: with momentum; only where the problem is convex.
         chunk: numbers in the predictions made at a time; it bounds memory and changes nothing else.
 
     Raises:
-        UsageError: for numbers that are out of bounds; when called, for a latent that is not `Sparse` or has a spread term (which is
-            not convex: use `Descend`), or for `accelerated` where it is not sound.
+        UsageError: for numbers that are out of bounds; when called, for a latent that is not `Sparse`, or for `accelerated` where it
+            is not sound.
     """
 
     def __init__(self, steps: int = 100, *, accelerated: bool = False, chunk: int = ELEMENTS):
@@ -49,11 +50,10 @@ class Ista(Minimizer):
 
     def forward(self, energy: Energy, start: Tensor | None = None) -> Minimum:
         """F and z; the search begins at `start` or at 0."""
-        _check(energy)
-        linear = energy.predictor.linear_in_z() is not None and energy.cost is squared_error
-        if self.accelerated and not linear:
+        convex = energy.predictor.linear_in_z() is not None and energy.cost is squared_error and not _spread(energy)
+        if self.accelerated and not convex:
             raise UsageError(
-                "FISTA needs a prediction linear in z (DictionaryPredictor) and squared_error",
+                "FISTA needs a prediction linear in z (DictionaryPredictor), squared_error and no spread term",
                 where="accelerated",
                 help="use Ista(accelerated=False), whose steps are checked, or Descend",
             )
@@ -62,7 +62,7 @@ class Ista(Minimizer):
             z = origin(held)
             z = z if start is None else start.detach().clone().to(z).expand_as(z)
             pieces = list(held.pieces(self.chunk))
-            find = self._linear if linear else self._checked
+            find = self._linear if convex else self._checked
             best = torch.cat([find(held.part(rows), z[rows]) for rows in pieces]) if len(pieces) > 1 else find(held, z)
         return Minimum(energy_at(energy, best, self.chunk), best)
 
@@ -85,13 +85,21 @@ class Ista(Minimizer):
         return z
 
     def _checked(self, energy: Energy, z: Tensor) -> Tensor:
+        spread = _spread(energy)
+        if spread:
+            without = self._backtracking(energy, z, 0.0)
+            with torch.no_grad():
+                z = torch.where((energy(without) < energy(z))[..., None], without, z)
+        return self._backtracking(energy, z, spread)
+
+    def _backtracking(self, energy: Energy, z: Tensor, spread: float) -> Tensor:
         weight = energy.latent.weight
-        cost, slope = _divergence(energy, z)
+        cost, slope = _smooth_part(energy, z, spread)
         rate = torch.full_like(cost, float(energy.s_y.shape[-1]))[..., None]
         for _ in range(self.steps):
             trial = soft_threshold(z - rate * slope, weight * rate)
             change = trial - z
-            new_cost, new_slope = _divergence(energy, trial)
+            new_cost, new_slope = _smooth_part(energy, trial, spread)
             bound = cost + (slope * change + change.square() / (2 * rate)).sum(-1)
             good = (new_cost <= bound)[..., None]
             z, slope = torch.where(good, trial, z), torch.where(good, new_slope, slope)
@@ -113,7 +121,7 @@ class Lista(Minimizer):
         chunk: numbers in the predictions made at a time; it bounds memory and changes nothing else.
 
     Raises:
-        UsageError: for a predictor that is not linear in z; when called, for another latent than in `Ista`.
+        UsageError: for a predictor that is not linear in z; when called, for a latent that is not `Sparse` or has a spread term.
     """
 
     def __init__(self, predictor: Predictor, latent: Sparse, steps: int = 4, *, chunk: int = ELEMENTS):
@@ -143,7 +151,10 @@ class Lista(Minimizer):
 
     def forward(self, energy: Energy, start: Tensor | None = None) -> Minimum:
         """E of the z it makes, and that z; `start` is ignored."""
-        _check(energy)
+        if _spread(energy):
+            raise UsageError(
+                "Lista does not know the spread term of this Sparse latent", where="spread", help="use Ista"
+            )
         z = self.guess(energy)
         return Minimum(energy_at(energy, z, self.chunk), z.detach())
 
@@ -168,19 +179,20 @@ def _at_zero(energy: Energy) -> Tensor:
     return energy.predict(torch.zeros(*ones, energy.latent.dim, dtype=energy.s_x.dtype, device=energy.s_x.device))
 
 
-def _divergence(energy: Energy, z: Tensor) -> tuple[Tensor, Tensor]:
-    """D and its gradient in z, both without history."""
+def _smooth_part(energy: Energy, z: Tensor, spread: float) -> tuple[Tensor, Tensor]:
+    """E but for the absolute values, and its gradient in z, both without history."""
     z = z.detach().requires_grad_()
     cost = energy.divergence(z).expand(z.shape[:-1])
+    if spread:
+        cost = cost + energy.latent.penalty(z, energy.s_x) - energy.latent.weight * z.abs().sum(-1)
     (slope,) = torch.autograd.grad(cost.sum(), z, materialize_grads=True)
     return cost.detach(), slope
 
 
-def _check(energy: Energy) -> None:
+def _spread(energy: Energy) -> float:
     latent = energy.latent
     if not isinstance(latent, Sparse):
         raise UsageError(
             f"soft thresholds are for Sparse latents, this one is {type(latent).__name__}", help="use Descend"
         )
-    if latent.spread:
-        raise UsageError("the spread term of this Sparse latent is not convex", where="spread", help="use Descend")
+    return latent.spread
