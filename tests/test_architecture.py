@@ -40,6 +40,7 @@ LAYERS = {
     "run": 4,
     "terminal": 4,
     "verbs": 4,
+    "predict": 4,
     "cli": 5,
     "__main__": 6,
     "__init__": 6,
@@ -50,6 +51,7 @@ SAME_LAYER = {
     "run": ("build",),
     "build": ("build_latent",),
     "verbs": ("output", "run", "terminal"),
+    "predict": ("output", "run", "terminal", "verbs"),
 }  # files beside each other at the root
 NO_TORCH = ["errors", "storage", "recipe", "recipe_toml", "presets", "report.page", "terminal", "cli"]
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}

@@ -207,6 +207,48 @@ def score(
 
 
 @app.command()
+def predict(
+    run_directory: Run,
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet file.", show_default=False)],
+    hypotheses: Annotated[
+        int, typer.Option("--hypotheses", "-k", help="Predictions of each x; fewer where z has fewer values.")
+    ] = 8,
+    neighbours: Annotated[
+        int, typer.Option("--neighbours", help="Real y's listed for each prediction, nearest first; 0 for none.")
+    ] = 3,
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            "--corpus", help="Where the real y's come from, a second source [default: the run's training part]."
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="A .png file: x, the truth and the nearest real y's as pictures.")
+    ] = None,
+    column: Column = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """What y could be for each x of SOURCE: the K predictions of lowest energy.
+
+    The table has K rows for each input, in the order of the input, the cheapest hypothesis first: its z, its energy R(z), how
+    probable the prior finds it, and the keys and distances of the real y's nearest to it. Where a sample holds its own y, truth_*
+    columns say which hypothesis came true. Bad inputs keep their rows, marked and without numbers.
+
+    A prediction is an embedding, no picture. --sheet shows it by the real y's next to it.
+
+    Example: accord predict runs/jump jump -k 2 -o jump.parquet --sheet jump.png
+    """
+    from accord.predict import Wanted
+    from accord.predict import predict as run_it
+
+    terminal = Terminal(as_json=json)
+    wanted = Wanted(hypotheses=hypotheses, neighbours=neighbours, corpus=corpus, sheet=sheet, column=column)
+    terminal.result(run_it(run_directory, source, output, wanted, terminal=terminal))
+
+
+@app.command()
 def report(run_directory: Run, json: Json = False, debug: Debug = False) -> None:
     """Write report.html of RUN: one file, no network."""
     from accord.report.page import write_report

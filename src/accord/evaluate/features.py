@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.data.pair import Pair
-from accord.data.pairing import Pairing
+from accord.data.pairing import Originals, Pairing
 from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.errors import ArtifactError, DataError
@@ -155,6 +155,29 @@ def embed_pairs(
     for values in (s_x, s_y, s_y_damaged):
         check_finite(values, samples, index)
     return Embedded(s_x, s_y, s_y_damaged, torch.cat(actions) if actions else None)
+
+
+def embed_plain(
+    model: JointEmbedding,
+    samples: Samples,
+    index: np.ndarray,
+    pairing: Pairing,
+    *,
+    batch_size: int = BATCH,
+    stop: Stop = never,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """s_x and s_y (n, dim) of each sample paired with itself without anything random, and the actions; rows may be not finite."""
+    s_x, s_y, actions = [], [], []
+    with evaluating(model) as device:
+        for rows in read(samples, index, device, batch_size):
+            stop()
+            both = Originals(rows.values, rows.aspect)
+            pair = first(model, pairing.join(both, both))
+            s_x.append(model.encoder_x(pair.x).float().cpu())
+            s_y.append(model.encoder_y(pair.y).float().cpu())
+            if pair.action is not None:
+                actions.append(pair.action.cpu())
+    return _joined(s_x), _joined(s_y), torch.cat(actions) if actions else None
 
 
 def embed_views(

@@ -110,13 +110,7 @@ def hypotheses(
         UsageError: for a latent whose z belongs to a whole sequence, or numbers out of bounds.
     """
     counts(k=k, draws=draws, chunk=chunk)
-    if model.latent.coupled:
-        raise UsageError(
-            f"{type(model.latent).__name__} has one z for a whole sequence: single pairs have no hypotheses",
-            where="latent.name",
-            help="use a latent without memory, for example codebook",
-            code="E235",
-        )
+    how_many(model.latent, k)
     choose = _chooser(model, k, max(draws, k), seed)
     step, parts = max(1, chunk // _numbers(model, s_x.shape[1], k, max(draws, k))), []
     with evaluating(model) as device:
@@ -128,6 +122,26 @@ def hypotheses(
             found = energy.predict(chosen.z.transpose(0, 1)).transpose(0, 1)
             parts.append((*chosen, found.expand(*chosen.z.shape[:2], found.shape[-1])))
     return Hypotheses(*(_joined(column) for column in zip(*parts, strict=True)))
+
+
+def how_many(latent: Latent, k: int) -> int:
+    """How many hypotheses each x has if k are asked for.
+
+    Raises:
+        UsageError: for a latent whose z belongs to a whole sequence.
+    """
+    if latent.coupled:
+        raise UsageError(
+            f"{type(latent).__name__} has one z for a whole sequence: single pairs have no hypotheses",
+            where="latent.name",
+            help="use a latent without memory, for example codebook",
+            code="E235",
+        )
+    if isinstance(latent, Codebook | ConditionalPrior):
+        blocks, codes, _ = latent.blocks().shape
+        return int(min(k, int(codes) ** int(blocks)))
+    candidates = latent.candidates()
+    return k if candidates is None else min(k, len(candidates))
 
 
 def _joined(parts: tuple[Any, ...]) -> Any:
