@@ -313,3 +313,54 @@ def test_bad_094_a_reader_that_goes_away_is_no_error() -> None:
 def test_version_and_help(accord: Command) -> None:
     assert accord("--version").out.startswith("accord ")
     assert "train" in accord("--help").out
+
+
+def test_a_table_set_to_a_value_is_a_usage_error(accord: Command, tmp_path: Path) -> None:
+    message = refused(accord("train", "digits", "--set", "training=5", "--epochs", 1, "--out", tmp_path / "run"), 2)
+    assert "training.batch_size" in message and not (tmp_path / "run").exists()
+
+
+def test_bad_019_a_folder_with_one_sample(accord: Command, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "one" / "a.png")
+    assert "1 samples to train on" in refused(accord("train", tmp_path / "one", "--out", tmp_path / "run"), 3)
+
+
+def test_a_run_that_cannot_be_written_to_is_refused_before_it_is_measured(
+    accord: Command, digits_run: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not shutil.which("mount") or os.system(f"mount -t tmpfs tmpfs {disk} 2>/dev/null") != 0:
+        pytest.skip("this user may not mount a disk")
+    try:
+        shutil.copytree(digits_run, disk / "run")
+        os.system(f"mount -o remount,ro {disk}")
+        outcome = accord("evaluate", disk / "run")
+        assert "cannot write" in refused(outcome, 5)
+        assert "probes" not in outcome.err + outcome.out
+        assert accord("embed", disk / "run", "digits", "-o", tmp_path / "e.npy").code == 0
+    finally:
+        os.system(f"umount -l {disk}")
+
+
+def test_keys_are_those_of_the_files(accord: Command, digits_run: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "0", tmp_path / "x")
+    names = ["a b.png", "\U0001f468\u200d\U0001f469.png", "e\u0301.png", os.fsdecode(b"\xff.png"), "t\tab.png"]
+    for name, path in zip(names, sorted((tmp_path / "x").glob("0*.png")), strict=False):
+        path.rename(tmp_path / "x" / name)
+    assert accord("embed", digits_run, tmp_path / "x", "-o", tmp_path / "e.parquet").code == 0
+    keys = pq.read_table(tmp_path / "e.parquet")["key"].to_pylist()
+    assert {*names[:3], names[4], "\\udcff.png"} <= set(keys)
+
+
+def test_a_collapsed_run_is_not_calibrated(accord: Command, tmp_path: Path) -> None:
+    """Row 89: a model that says nothing must not hand out p-values."""
+    run = tmp_path / "run"
+    sets = ["objective.variance=0", "objective.covariance=0", "training.on_collapse=warn", "training.steps=150"]
+    options = [word for one in sets for word in ("--set", one)]
+    assert accord("train", "digits", "--out", run, *options).code == 0
+    outcome = accord("evaluate", run)
+    assert outcome.code == 0 and "not calibrated: a collapsed model" in outcome.out + outcome.err
+    assert not (run / "calibration.json").exists()
+    refused(accord("score", run, "digits", "-o", tmp_path / "s.parquet"), 4)

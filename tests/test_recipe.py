@@ -211,3 +211,11 @@ def test_malformed_assignments(assignment: str) -> None:
     with pytest.raises(UsageError) as caught:
         recipe_toml.override({"format": 1}, [assignment])
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("assignment", ["training=5", "data=[]", "encoder=multiscale", "pairing.augment=photo"])
+def test_a_table_cannot_be_set_to_a_value(assignment: str) -> None:
+    with pytest.raises(UsageError, match="is a table, not a value") as caught:
+        recipe_toml.override({}, [assignment])
+    assert caught.value.exit_code == 2 and assignment.split("=", maxsplit=1)[0] + "." in (caught.value.help or "")
+    assert recipe_toml.override({}, ["training={steps=5}"]) == {"training": {"steps": 5}}

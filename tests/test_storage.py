@@ -47,7 +47,7 @@ def test_a_failing_call_leaves_the_old_file(
         replace_file(path, b"new")
     monkeypatch.undo()
     assert (fault.value.exit_code, fault.value.code) == (5, code)
-    assert str(path) in str(fault.value) and fault.value.help
+    assert fault.value.where == str(path) and fault.value.help
     assert path.read_text() == "old" and names(tmp_path) == ["file"]
 
 
@@ -100,7 +100,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pat
         require_writable(tmp_path / "a b" / "x.parquet", vectors=False)
     with pytest.raises(EnvironmentFault):
         require_writable(Path("/proc/x.parquet"), vectors=False)
-    with pytest.raises(EnvironmentFault):
+    with pytest.raises(EnvironmentFault) as fault:
         try_writing(Path("/proc"))
+    assert fault.value.where == "/proc"
     require_writable(tmp_path / "x.parquet", vectors=False)
     assert names(tmp_path) == ["folder.parquet"]

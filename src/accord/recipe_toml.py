@@ -90,7 +90,7 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
     """`table` with each ``a.b=value`` applied; a value is a TOML value, or else a plain string.
 
     Raises:
-        UsageError: if an assignment has no "=" or goes through something that is not a table.
+        UsageError: if an assignment has no "=", goes through something that is not a table, or gives a table a value.
     """
     result = _copy(table)
     for assignment in assignments:
@@ -110,6 +110,14 @@ def override(table: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, 
                     f"{key!r} in {path!r} is a value, not a table", where=f"--set {assignment}", code="E202"
                 )
         inner[keys[-1]] = _value(value.strip())
+        known = _keys(keys)
+        if known and not isinstance(inner[keys[-1]], dict):
+            raise UsageError(
+                f"{path.strip()!r} is a table, not a value",
+                where=f"--set {assignment}",
+                help=f"set one of its keys: {', '.join(f'{path.strip()}.{key}' for key in known)}",
+                code="E202",
+            )
     return result
 
 

@@ -20,9 +20,9 @@ from accord.data.samples import Samples, split
 from accord.data.sources import open_source
 from accord.errors import UsageError
 from accord.evaluate.calibrate import text_hash
-from accord.evaluate.energy import pair_energies
+from accord.evaluate.energy import pair_energies, scores
 from accord.evaluate.evaluation import Origin
-from accord.evaluate.features import embed_pairs, evaluating, read
+from accord.evaluate.features import evaluating, read
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
 from accord.recipe import Columns, Recipe
@@ -79,10 +79,9 @@ class Run:
         return text_hash(self.recipe.pairing, data.kind, data.shape, self.recipe.training.seed, *(data.features or ()))
 
     def energies(self, samples: Samples, index: np.ndarray) -> np.ndarray:
-        """F of the pair that the run's own pairing makes of each sample, float64."""
+        """Mean F of some pairs that the run's own pairing makes of each sample, float64; it depends on the sample alone."""
         seed = self.recipe.training.seed
-        found = embed_pairs(self.model, samples, index, self.pairing, seed=seed)
-        return pair_energies(self.model, found.s_x, found.s_y, found.action).numpy()
+        return scores(self.model, samples, index, self.pairing, seed=seed).numpy()
 
     def energies_of_pairs(self, xs: Samples, ys: Samples, index: np.ndarray) -> np.ndarray:
         """F of the x of some samples and the y of others, paired row by row, nothing random, float64."""

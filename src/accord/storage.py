@@ -28,15 +28,19 @@ def write_file(path: Path, data: bytes) -> None:
         EnvironmentFault: if the disk is full (with bytes needed and free), read-only or failing.
     """
     with disk_faults(path, needed=len(data)):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+        _create(path, data)
+
+
+def _create(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -53,7 +57,7 @@ def replace_file(path: Path, data: bytes) -> None:
         EnvironmentFault: as `write_file`; `path` is then as before.
     """
     with disk_faults(path, needed=len(data)), replacing(path) as temporary:
-        write_file(temporary, data)
+        _create(temporary, data)
 
 
 @contextmanager
@@ -81,8 +85,9 @@ def try_writing(folder: Path) -> None:
         EnvironmentFault: if it cannot be done.
     """
     probe = temporary_name(folder / "probe")
-    write_file(probe, b"0")
-    probe.unlink()
+    with disk_faults(folder):
+        _create(probe, b"0")
+        probe.unlink()
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

@@ -15,14 +15,17 @@ import pyarrow as pa
 from accord.data.samples import BadItems, Samples
 from accord.data.sources import check_source
 from accord.data.synthetic import kind_of
-from accord.errors import Collapsed, DataError, UsageError, printable
+from accord.diagnostics import Verdict
+from accord.errors import Collapsed, DataError, UsageError
 from accord.evaluate.calibrate import calibrate, load_calibration, model_hash, save_calibration
+from accord.evaluate.collapse import verdict_of
 from accord.evaluate.evaluation import evaluate as measure
 from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
 from accord.recipe import Recipe
 from accord.report.page import write_report
 from accord.run import Run, new_objective, open_run, read_settings, resolve, train_in
+from accord.storage import try_writing
 from accord.terminal import Terminal, TrainingProgress
 from accord.train.run_directory import RunDirectory
 from accord.train.signals import stop_on_signals
@@ -125,6 +128,7 @@ def evaluate(
 ) -> Result:
     """Measures a run, calibrates its energy and writes the report."""
     run = open_run(run_directory)
+    try_writing(run_directory)
     samples, train_index, held_out_index = run.training_data()
     test = None if data is None else run.open_data(data, column=column, label=label)
     with stop_on_signals() as stop:
@@ -143,7 +147,8 @@ def evaluate(
             stop=lambda: stop.check("evaluating"),
             said=terminal.progress,
         )
-        calibrate_run(run, samples, train_index, held_out_index, terminal)
+        collapse = verdict_of(found["collapse"])  # type: ignore[arg-type]
+        calibrate_run(run, samples, train_index, held_out_index, collapse, terminal)
     page = write_report(run_directory)
     show_evaluation(found, terminal)
     terminal.say(f"report: {page}")
@@ -151,7 +156,12 @@ def evaluate(
 
 
 def calibrate_run(
-    run: Run, samples: Samples, train_index: np.ndarray, held_out_index: np.ndarray, terminal: Terminal
+    run: Run,
+    samples: Samples,
+    train_index: np.ndarray,
+    held_out_index: np.ndarray,
+    collapse: Verdict | None,
+    terminal: Terminal,
 ) -> None:
     """Writes calibration.json from the held-out pairs; a run that cannot be calibrated says why and goes without."""
     path = run.path / "calibration.json"
@@ -161,6 +171,7 @@ def calibrate_run(
             content=samples.content[np.concatenate([train_index, held_out_index])],
             model=model_hash(run.model),
             preprocess=run.preprocess_hash(),
+            collapse=collapse,
             where=samples.name,
         )
     except (DataError, Collapsed) as error:
@@ -211,7 +222,7 @@ def embed(
         raise UsageError(f"unknown side {side!r}", where="--side", help="x or y", code="E223")
     require_writable(output, vectors=True)
     run = open_run(run_directory)
-    samples = run.open_data(source, column=column)
+    samples = run.open_data(source, column=column).kept()
     encoder = run.model.encoder_x if side == "x" else run.model.encoder_y
     problems = Problems(samples)
     with stop_on_signals() as stop, table_file(output, rows=len(samples), vectors="embedding") as table:
@@ -244,8 +255,8 @@ def score(
         run_directory / "calibration.json", model=model_hash(run.model), preprocess=run.preprocess_hash()
     )
     threshold = None if alpha is None else calibration.threshold(alpha)
-    samples = run.open_data(source, column=column)
-    others = None if y is None else open_second(run, samples, y, column)
+    samples = run.open_data(source, column=column).kept()
+    others = None if y is None else open_second(run, samples, y, column).kept()
     if not allow_overlap:
         calibration.refuse_overlap(samples.content[samples.ok], where=source)
     problems = Problems(samples, others)
@@ -321,7 +332,7 @@ class Problems:
 
     def columns(self, index: np.ndarray) -> dict[str, Any]:
         """key, status and error of each row."""
-        keys = [printable(self.first.keys[i]) for i in index.tolist()]
+        keys = [self.first.keys[i].encode(errors="backslashreplace").decode() for i in index.tolist()]
         errors = [self.reasons.get(i) for i in index.tolist()]
         status = pa.array(["ok" if error is None else "error" for error in errors])
         return {"key": keys, "status": status, "error": pa.array(errors, pa.string())}

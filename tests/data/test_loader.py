@@ -250,6 +250,14 @@ def test_what_cannot_work_is_refused_before_anything_is_read(options: dict[str, 
     assert caught.value.exit_code == 2 and caught.value.where in ("batch_size", "rank")
 
 
-def test_no_samples_at_all():
-    with pytest.raises(UsageError, match="0 steps per epoch"):
-        Loader(samples(), np.arange(0), batch_size=1, seed=0, drop_last=False)
+@pytest.mark.parametrize(("count", "batch_size"), [(0, 1), (0, 8), (1, 2), (1, 256)])
+def test_too_few_samples_for_any_batch_are_a_fault_of_the_data(count: int, batch_size: int):
+    with pytest.raises(DataError, match=f"{count} samples to train on") as caught:
+        Loader(samples(), np.arange(count), batch_size=batch_size, seed=0, drop_last=False)
+    assert caught.value.exit_code == 3 and caught.value.help
+
+
+def test_a_batch_larger_than_the_data_names_one_that_fits():
+    with pytest.raises(UsageError, match="0 steps per epoch") as caught:
+        Loader(samples(), np.arange(40), batch_size=256, seed=0)
+    assert "--set training.batch_size=10" in (caught.value.help or "")

@@ -6,11 +6,16 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
 from accord.data.samples import (
     ArrayStore,
+    BadItem,
+    BadItems,
+    Kept,
     RowKeys,
     Samples,
+    Store,
     duplicates,
     fingerprint,
     hash_bytes,
@@ -146,3 +151,38 @@ def test_row_keys() -> None:
 
 def test_duplicates_are_counted_once_each() -> None:
     assert duplicates(np.array([1, 2, 2, 3, 3, 3], np.uint64)) == 3
+
+
+class Counting(Store):
+    """A store that counts what it decodes and finds some samples bad."""
+
+    def __init__(self, bad: tuple[int, ...] = ()):
+        self.bad, self.decoded = bad, list[int]()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    def read(self, index: np.ndarray) -> torch.Tensor:
+        self.decoded += index.tolist()
+        batch = torch.from_numpy(index.astype(np.float32))[:, None]
+        places = [p for p, i in enumerate(index.tolist()) if i in self.bad]
+        if places:
+            items = [BadItem(str(index[p]), "E301", "damaged", "mend it") for p in places]
+            raise BadItems(np.array(places), items, batch)
+        return batch
+
+
+def test_what_was_looked_at_is_not_decoded_again() -> None:
+    counting = Counting(bad=(5,))
+    store = Kept(counting)
+    with pytest.raises(BadItems):
+        store.read(np.arange(8))
+    assert store.read(np.array([0, 1, 2, 3, 4, 6, 7]))[:, 0].tolist() == [0, 1, 2, 3, 4, 6, 7]
+    assert store.read(np.array([7, 3, 3]))[:, 0].tolist() == [7, 3, 3]
+    assert counting.decoded == list(range(8))
+    with pytest.raises(BadItems):
+        store.read(np.array([4, 5]))
+    assert store.read(np.array([20, 21]))[:, 0].tolist() == [20, 21]
+    assert store.read(np.zeros(0, np.int64)).shape == (0, 1)
+    assert store.read(np.array([20]))[:, 0].tolist() == [20] and store.shape == (1,)

@@ -141,3 +141,10 @@ def test_pixels_of_digits_reach_what_scikit_learn_reaches(digits: Samples) -> No
     assert row["linear"] > 0.95 and row["knn"] > 0.96 and 0.87 < row["few_label"]["mean"] < 0.93
     assert found["pca"]["few_label"]["mean"] > 0.87 and found["pca"]["linear"] > 0.92  # type: ignore[index]
     assert 0.05 < float(found["chance"]) < 0.15  # type: ignore[arg-type]
+
+
+def test_sources_without_a_class_in_common_are_not_probed(vectors: Samples, halves: tuple[Part, Part]) -> None:
+    other = dataclasses.replace(vectors, classes=("cat", "dog", "emu", "fox"), labels=np.arange(len(vectors)) % 4)
+    labels, notes = usable_labels(halves[0], Part(other, halves[1].index), seed=0)
+    assert labels is None
+    assert "no class in common" in notes[-1] and "cat, dog, emu, ..." in notes[-1]

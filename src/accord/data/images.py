@@ -194,6 +194,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def damaged(data: bytes, error: Exception) -> Refused:
     """The refusal of an image that its decoder could not read."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if "cannot identify" in text:  # Pillow goes on with the address of an object, which differs each time
+        text = "no picture can be found in it"
     if "truncated" in text or "Truncated" in text:
         return Refused(
             "E301", f"truncated image: {len(data)} bytes are not all of it ({text})", "copy or download it again"

@@ -53,6 +53,7 @@ class Loader:
 
     Raises:
         UsageError: where an epoch would have no step, or the slices of a batch would be unequal.
+        DataError: where there are no samples, or one for batches of several.
     """
 
     def __init__(
@@ -170,11 +171,17 @@ def _check(n: int, batch_size: int, rank: int, world_size: int, drop_last: bool)
             where="batch_size",
             help=f"set batch_size to {-(-batch_size // world_size) * world_size}",
         )
-    if n == 0 or (drop_last and n < batch_size):
+    if n == 0 or (n == 1 and batch_size > 1):
+        raise DataError(
+            f"{n} samples to train on, which is not enough for statistics over a batch",
+            help="give more samples, or hold fewer of them out (data.held_out)",
+            code="E319",
+        )
+    if drop_last and n < batch_size:
         raise UsageError(
             f"0 steps per epoch: batch_size is {batch_size}, but there are only {n} samples to train on",
             where="batch_size",
-            help=f"set batch_size to {n} or less" if n else "give more samples",
+            help=f"set batch_size to {n} or less, better to a quarter: --set training.batch_size={max(2, n // 4)}",
         )
 
 

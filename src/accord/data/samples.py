@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, overload
 
 import numpy as np
@@ -83,6 +83,35 @@ class ArrayStore(Store):
         return torch.from_numpy(np.ascontiguousarray(self.array[index]))
 
 
+class Kept(Store):
+    """A store that keeps what it read last: what is looked at first and used afterwards is decoded once."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self.places: dict[int, int] = {}
+        self.batch = torch.zeros(0)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.store.shape
+
+    def read(self, index: np.ndarray) -> Tensor:
+        wanted = index.tolist()
+        if not wanted or not all(i in self.places for i in wanted):
+            self._read(index)
+        return self.batch[[self.places[i] for i in wanted]] if wanted else self.batch
+
+    def _read(self, index: np.ndarray) -> None:
+        bad: set[int] = set()
+        try:
+            self.batch = self.store.read(index)
+        except BadItems as error:
+            self.batch, bad = error.batch, set(error.positions.tolist())
+            raise
+        finally:
+            self.places = {i: place for place, i in enumerate(index.tolist()) if place not in bad}
+
+
 @dataclass(eq=False)
 class Samples:
     """N samples of one kind, in input order; bad ones keep their place and have `ok` False.
@@ -140,6 +169,10 @@ class Samples:
         """
         assert bool(self.ok[index].all()), "asked for a sample that is not ok"
         return self.store.read(index)
+
+    def kept(self) -> Samples:
+        """The same samples, of which those that were read last are not decoded again."""
+        return replace(self, store=Kept(self.store))
 
 
 def split(samples: Samples, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -83,6 +83,15 @@ def usable_labels(train: Part, held_out: Part, *, seed: int) -> tuple[Labels | N
         return None, [*notes, "All labelled training samples are of one class, so no probe was run."]
     place = np.searchsorted(classes, other[other_has]).clip(max=len(classes) - 1)
     seen = classes[place] == other[other_has]
+    if not seen.any():
+        names = (
+            _some(train.samples.classes, classes),
+            _some(held_out.samples.classes, held_out.samples.labels[held_out.index]),
+        )
+        return None, [
+            *notes,
+            f"Training and test data have no class in common ({names[0]}; {names[1]}), so no probe was run.",
+        ]
     mapped = np.where(seen, place, len(classes))
     notes += _class_notes(train.samples.classes, classes, counts, mapped, int((~seen).sum()))
     return Labels(has, np.searchsorted(classes, label[has]), other_has, mapped, len(classes)), notes
@@ -116,10 +125,16 @@ def _class_notes(
 
 
 def _names(names: tuple[str, ...], classes: np.ndarray) -> str:
-    shown = ", ".join(names[c] if c < len(names) else str(c) for c in classes[:3])
     if len(classes) == 1:
-        return f"Class {shown} is"
-    return f"{len(classes):,} classes ({shown}{', ...' if len(classes) > 3 else ''}) are"
+        return f"Class {_some(names, classes)} is"
+    return f"{len(classes):,} classes ({_some(names, classes)}) are"
+
+
+def _some(names: tuple[str, ...], labels: np.ndarray) -> str:
+    """The first three of the classes that occur, by name."""
+    classes = np.unique(labels[labels >= 0]).tolist()
+    shown = ", ".join(names[c] if c < len(names) else str(c) for c in classes[:3])
+    return f"{shown}, ..." if len(classes) > 3 else shown
 
 
 def probes(
