@@ -29,7 +29,7 @@ RUNS: dict[str, list[str]] = {
     "ellipse": ["ellipse:n=600", "--epochs", "8"],
     "torus": ["torus:m=2,n=600", "--epochs", "8"],
     "jump": ["jump:both=0", "--epochs", "2"],
-    "halves": ["digits", "--recipe", "halves", "--epochs", "6", "--set", "pairing.augment={shift=0.1}"],
+    "halves": ["digits", "--recipe", "halves", "--epochs", "5"],
     "masked": ["digits", *MASKED, "--epochs", "2"],
     "masked_vit": [
         "digits",
@@ -62,6 +62,7 @@ def evaluation(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["forks", "ellipse", "torus", "jump", "halves", "masked"])
 def test_trained_and_evaluated(runs: Callable[[str], Path], name: str) -> None:
     run = runs(name)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from accord import build, recipe_toml
+from accord.data.augment import Augmentation
 from accord.data.random import Draws
 from accord.errors import UsageError
 from accord.run import new_objective, read_settings, resolve
@@ -65,6 +66,15 @@ def test_a_table_does_not_say_which_columns_are_x(tmp_path: Path) -> None:
         resolve(str(tmp_path / "t.npz"), {"pairing": {"name": "columns"}}, None)
     recipe, _ = resolve(str(tmp_path / "t.npz"), {"pairing": {"name": "columns", "x": [0, 2]}}, None)
     assert recipe.pairing.x == ["column 0", "column 2"] and recipe.pairing.y == ["column 1"]
+
+
+def test_the_light_augmentation_of_halves_can_be_left_out() -> None:
+    recipe, _ = resolve("digits", {}, "halves")
+    assert build.pairing(recipe).random and build.pairing(recipe).augmentation == Augmentation.light()
+    recipe, _ = resolve("digits", {"pairing": {"augment": {"preset": "none"}}}, "halves")
+    assert not build.pairing(recipe).random
+    recipe, _ = resolve("jump:both=0", {}, None)
+    assert not build.pairing(recipe).random, "a moved digit would cross the border between x and y"
 
 
 def test_halves_of_photos(photos: str) -> None:

@@ -42,6 +42,7 @@ PRINCIPLES: dict[str, Callable[..., Terms]] = {
 }
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "none": Augmentation,
+    "light": Augmentation.light,
     "photo": Augmentation.photo,
     "grey_photo": Augmentation.grey_photo,
     "digits": Augmentation.digits,
@@ -257,7 +258,7 @@ def light(section: r.Augment | None) -> Augmentation | None:
             help=f"use {', '.join(AUGMENTATIONS)}",
             code="E211",
         )
-    return made
+    return None if made == Augmentation() else made
 
 
 def augmentation(section: r.Augment, default: str) -> Augmentation | VectorAugmentation:

@@ -54,7 +54,7 @@ VECTOR: Table = {
 }
 
 HALVES: Table = {
-    "pairing": {"name": "halves", "split": "left_right"},
+    "pairing": {"name": "halves", "split": "left_right", "augment": {"preset": "light"}},
     "encoder": {
         "name": "multiscale",
         "stem_width": 32,
@@ -72,6 +72,7 @@ HALVES: Table = {
     "training": {"epochs": 60, "batch_size": 128},
 }
 
+# nothing is moved in `jump`: a digit would cross the border between x and y
 JUMP: Table = {**HALVES, "pairing": {"name": "halves", "split": "top_bottom"}}
 
 VECTOR_PAIRS: Table = {

@@ -33,7 +33,7 @@ Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 class Augment(Section):
     """Random changes that make a view; what is unset comes from the preset of the kind of data."""
 
-    preset: Literal["none", "photo", "grey_photo", "digits", "vector"] | None = None
+    preset: Literal["none", "light", "photo", "grey_photo", "digits", "vector"] | None = None
     scale: Bounds | NotNegative | None = None
     ratio: Bounds | None = None
     flip: Fraction | None = None

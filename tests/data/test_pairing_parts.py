@@ -56,6 +56,12 @@ def test_halves_are_a_function_of_the_sample_alone(augmentation: Augmentation | 
     assert torch.equal(other.x, whole.x) == (not pairing.random), "random only where it says so"
 
 
+def test_an_augmentation_that_changes_nothing_is_none() -> None:
+    batch, idle = images(5), halves(augmentation=Augmentation())
+    assert not idle.random
+    torch.testing.assert_close(idle(batch, draws(5)).x, halves()(batch, draws(5)).x)
+
+
 def test_plain_halves() -> None:
     batch, aspect = images(6, 12), torch.tensor([1.0, 2.0, 0.5, 1.0, 3.0, 1.0])
     pairing = halves("top_bottom", augmentation=LIGHT, size=8)

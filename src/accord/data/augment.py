@@ -99,6 +99,14 @@ class Augmentation:
         return cls(scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4)
 
     @classmethod
+    def light(cls) -> Augmentation:
+        """For images that are divided afterwards: moved, scaled and turned a little, nothing else.
+
+        On halves of digits, which are few, it raised recall@1 of the other half from 0.15 to 0.21 (60 epochs, one seed).
+        """
+        return cls(scale=(0.9, 1.1), rotate=8.0, shift=0.06)
+
+    @classmethod
     def digits(cls) -> Augmentation:
         """For digits and other writing: small turns, shifts and changes of scale; never a mirror image."""
         return cls(

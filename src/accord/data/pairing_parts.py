@@ -53,8 +53,8 @@ class Halves(Pairing):
 
     @property
     def random(self) -> bool:
-        """Whether there is an augmentation."""
-        return self.augmentation is not None
+        """Whether there is an augmentation that changes anything."""
+        return self.augmentation not in (None, Augmentation())
 
     def _cut(self, images: Tensor) -> tuple[Tensor, Tensor]:
         axis = -1 if self.split in ("left_right", "right_left") else -2
