@@ -270,13 +270,13 @@ class Trainer:
             alarm = self.watch.observe(self.plan.progress(self.step), health)
         self.last_line = (self.step, self.clock(), self.loader.waited)
         if alarm is not None:
-            line["event"] = f"{alarm.kind} collapse: {alarm.seen}"
+            line["event"] = str(alarm)
         self._write(line)
         self.progress.advanced(step=self.step, total=self.plan.total, line=line)
-        if alarm is not None and self.settings.habits.on_collapse == "stop":
+        if alarm is not None and alarm.certain and self.settings.habits.on_collapse == "stop":
             raise Collapsed(alarm.kind, f"{alarm.kind} collapse at step {self.step:,}: {alarm.seen}", help=alarm.remedy)
         if alarm is not None:
-            self.progress.said(f"warning: {line['event']}; {alarm.remedy}")
+            self.progress.said(f"warning: {str(alarm).removeprefix('warning: ')}; {alarm.remedy}")
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self.log is not None
