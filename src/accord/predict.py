@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from accord.errors import AccordError, UsageError, printable
+from accord.errors import AccordError, DataError, UsageError
 from accord.evaluate.features import Stop, embed_plain
 from accord.evaluate.hypotheses import Hypotheses, Neighbours, Truth, how_many, hypotheses, neighbours, truth
 from accord.evaluate.hypothesis_pictures import Corpus, Pictures, corpus_of
@@ -52,7 +53,7 @@ def predict(run_directory: Path, source: str, output: Path, wanted: Wanted, *, t
     _check(output, wanted)
     run = open_run(run_directory)
     count = how_many(run.model.latent, wanted.hypotheses)
-    samples = run.open_data(source, column=wanted.column)
+    samples = run.open_data(source, column=wanted.column).kept()
     if wanted.sheet is not None and samples.kind != "image":
         raise UsageError(
             "rows of numbers have no pictures", where=str(wanted.sheet), help="leave out --sheet", code="E237"
@@ -132,18 +133,22 @@ def open_corpus(run: Run, wanted: Wanted, stop: Stop, terminal: Terminal) -> Cor
                 help="name the y's to look among with --corpus SOURCE, or go without by --neighbours 0",
                 code="E238",
             ) from None
-    problems, asked = Problems(samples), len(index)
-    index = np.concatenate([index[:0], *(problems.readable(part) for part in _pieces(index))])
-    corpus = corpus_of(run.model, samples, index, run.pairing, stop=stop)
+    samples, asked = samples.kept(), len(index)
+    problems, parts = Problems(samples), []
+    for start in range(0, asked, BATCH):
+        good = problems.readable(index[start : start + BATCH])
+        if len(good):
+            parts.append(corpus_of(run.model, samples, good, run.pairing, stop=stop))
+    if not any(len(part.places) for part in parts):
+        raise DataError(
+            "there is no y to look among", where=samples.name, help="accord check names what is wrong", code="E373"
+        )
+    corpus = Corpus(samples, np.concatenate([p.places for p in parts]), torch.cat([p.s_y for p in parts]))
     if len(corpus.places) < asked:
         terminal.say(
             f"note: {asked - len(corpus.places):,} bad items of {samples.name} are not among the y's to look among"
         )
     return corpus
-
-
-def _pieces(index: np.ndarray) -> list[np.ndarray]:
-    return [index[start : start + BATCH] for start in range(0, len(index), BATCH)]
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,11 @@ def columns(
     return named
 
 
+def written(key: str) -> str:
+    """A key as a table holds it: bytes that are no UTF-8 are escaped."""
+    return key.encode(errors="backslashreplace").decode()
+
+
 class Lines:
     """Values of the good inputs among all of a batch, `count` lines for each, nothing in those of the others."""
 
@@ -244,7 +254,7 @@ class Lines:
         for place, rows, far in zip(self.place.tolist(), near.place.tolist(), near.distance.tolist(), strict=True):
             for h in range(self.count):
                 known = [n for n in rows[h] if n >= 0]
-                keys[place * self.count + h] = [printable(corpus.samples.keys[int(corpus.places[n])]) for n in known]
+                keys[place * self.count + h] = [written(corpus.samples.keys[int(corpus.places[n])]) for n in known]
                 distances[place * self.count + h] = far[h][: len(known)]
         return {
             "neighbours": pa.array(keys, pa.list_(pa.string())),

@@ -24,6 +24,7 @@ from accord.evaluate.features import (
     never,
     numbers,
 )
+from accord.evaluate.hypothesis_pictures import examples
 from accord.evaluate.pictures import Sheet
 from accord.evaluate.probes import Part
 from accord.evaluate.shown import THUMBNAILS, pictures
@@ -139,9 +140,11 @@ def _measure(
     with work.stage("collapse"):
         found["collapse"] = _collapse(work, features, embedded, rungs)
     with work.stage("latent"):
-        found["latent"] = latent.summary(model, embedded, content, seed=work.seed, stop=work.stop)
+        found["latent"] = about_z = latent.summary(model, embedded, content, seed=work.seed, stop=work.stop)
     with work.stage("pictures"):
         sheet = Sheet(max(samples.shape[1:])) if samples.kind == "image" else None
+        if about_z is not None:
+            about_z["hypotheses"] = examples(work, sheet)
         found |= pictures(work, features, pairs, rungs.matched, sheet)
     return found, sheet
 

@@ -167,9 +167,9 @@ def embed_plain(
     stop: Stop = never,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """s_x and s_y (n, dim) of each sample paired with itself without anything random, and the actions; rows may be not finite."""
-    s_x, s_y, actions = [], [], []
+    s_x, s_y, actions, n = [], [], [], len(index)
     with evaluating(model) as device:
-        for rows in read(samples, index, device, batch_size):
+        for rows in read(samples, index, device, batch_size) if n else [_blank(samples, device)]:
             stop()
             both = Originals(rows.values, rows.aspect)
             pair = first(model, pairing.join(both, both))
@@ -177,7 +177,14 @@ def embed_plain(
             s_y.append(model.encoder_y(pair.y).float().cpu())
             if pair.action is not None:
                 actions.append(pair.action.cpu())
-    return _joined(s_x), _joined(s_y), torch.cat(actions) if actions else None
+    return torch.cat(s_x)[:n], torch.cat(s_y)[:n], torch.cat(actions)[:n] if actions else None
+
+
+def _blank(samples: Samples, device: torch.device) -> Rows:
+    """One sample of zeros: what it takes to know the widths where there are no samples."""
+    image = samples.kind == "image"
+    values = torch.zeros(1, *samples.shape, dtype=torch.uint8 if image else torch.float32, device=device)
+    return Rows(np.zeros(1, np.int64), values, torch.ones(1, device=device) if image else None)
 
 
 def embed_views(

@@ -351,9 +351,12 @@ def truth(
     chunk: int = ELEMENTS,
 ) -> Truth:
     """What a y that is known says of the hypotheses of its x."""
+    if not len(s_x):
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return Truth(nothing, torch.zeros(0, model.latent.dim), found.energy, nothing.long())
     step, parts = max(1, chunk // max(1, s_y.shape[1] * 64)), []
     with evaluating(model) as device:
-        for start in range(0, max(1, len(s_x)), step):
+        for start in range(0, len(s_x), step):
             rows = slice(start, start + step)
             known = None if action is None else action[rows].to(device)
             value, z = model.minimizer(model.energy(s_x[rows].to(device), s_y[rows].to(device), known))

@@ -130,7 +130,7 @@ def examples(work: Work, sheet: Sheet | None) -> list[dict[str, object]] | None:
                     "probability": float(found.probability[row, h]),
                     "usage": None if found.usage is None else float(found.usage[row, h]),
                     "truth_energy": float(told.energy[row, h]),
-                    "neighbours": [_add(sheet, pictures.candidate(i, j)) if sheet else -1 for j in places],
+                    "neighbours": [_add(sheet, pictures.candidate(i, j)) if sheet is not None else -1 for j in places],
                     "keys": [corpus.samples.keys[j] for j in places],
                     "distance": near.distance[row, h, : len(places)].tolist(),
                 }
@@ -138,8 +138,8 @@ def examples(work: Work, sheet: Sheet | None) -> list[dict[str, object]] | None:
         listed.append(
             {
                 "key": samples.keys[i],
-                "x": _add(sheet, pictures.given(i)) if sheet else -1,
-                "y": _add(sheet, pictures.truth(i)) if sheet else -1,
+                "x": _add(sheet, pictures.given(i)) if sheet is not None else -1,
+                "y": _add(sheet, pictures.truth(i)) if sheet is not None else -1,
                 "free_energy": float(told.free_energy[row]),
                 "nearest": int(told.nearest[row]),
                 "predictions": predictions,

@@ -44,7 +44,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     width = 2 * MARGIN + columns * step + GAP
     page = Image.new("RGB", (max(width, 420), 2 * MARGIN + HEAD + len(rows) * (step + CAPTION)), PAGE)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for column, head in ((0, "given"), (1, "truth"), (2, "real y nearest to each prediction, its probability")):
+    for column, head in ((0, "given"), (1, "truth"), (2, "what could be, and how probable")):
         pen.text((left(column), MARGIN), head, fill=SOFT, font=font)
     for number, row in enumerate(rows):
         top = MARGIN + HEAD + number * (step + CAPTION)
