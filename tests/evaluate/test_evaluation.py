@@ -19,7 +19,7 @@ from torch import nn
 from accord.data.pairing import Pairing, two_views
 from accord.data.samples import Samples
 from accord.errors import ArtifactError, DataError
-from accord.evaluate import evaluation
+from accord.evaluate import evaluation, shown
 from accord.evaluate.evaluation import Origin, evaluate
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
@@ -113,7 +113,7 @@ def test_every_key_of_the_schema_is_there(run: tuple[dict[str, Any], Path]) -> N
         *("off_diagonal_correlation", "spectrum", "dim"),
     }
     assert 1 <= found["collapse"]["rankme"] <= 24 and len(found["collapse"]["spectrum"]) == 24
-    assert set(found["seconds"]) == {"features", "probes", "energy", "retrieval", "collapse", "pictures"}
+    assert set(found["seconds"]) == {"features", "probes", "energy", "retrieval", "collapse", "latent", "pictures"}
 
 
 def test_numbers_agree_with_one_another(run: tuple[dict[str, Any], Path]) -> None:
@@ -280,7 +280,7 @@ def test_it_can_be_stopped_at_any_stage_and_writes_nothing(
 ) -> None:
     samples, stages, calls = unlabelled(digits), [], []
     quick(digit_model, samples, views, stop=lambda: calls.append(1), said=stages.append)
-    assert stages == ["features", "probes", "energy", "retrieval", "collapse", "pictures"] and len(calls) > 12
+    assert stages == ["features", "probes", "energy", "retrieval", "collapse", "latent", "pictures"] and len(calls) > 12
     digit_model.train()
     for last in (1, 2, len(calls) // 2, len(calls)):
         left = iter(range(last))
@@ -297,8 +297,12 @@ def test_it_can_be_stopped_at_any_stage_and_writes_nothing(
 def test_many_samples_are_capped(
     digits: Samples, views: Pairing, digit_model: JointEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("MOST_PAIRS", 50), ("MAP_POINTS", 30), ("LIDAR_SAMPLES", 20)):
-        monkeypatch.setattr(evaluation, name, value)
+    for module, name, value in (
+        (evaluation, "MOST_PAIRS", 50),
+        (shown, "MAP_POINTS", 30),
+        (evaluation, "LIDAR_SAMPLES", 20),
+    ):
+        monkeypatch.setattr(module, name, value)
     found = quick(digit_model, unlabelled(digits), views)
     assert found["retrieval"]["candidates"] == 50 == sum(found["energy"]["histogram"]["random"])
     assert len(found["map"]["x"]) == 30
