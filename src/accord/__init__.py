@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from accord.model.vit import vit_base as vit_base
     from accord.model.vit import vit_small as vit_small
     from accord.model.vit import vit_tiny as vit_tiny
+    from accord.objective.latent_terms import UsageEntropy as UsageEntropy
     from accord.objective.loss import Inference as Inference
     from accord.objective.loss import Loss as Loss
     from accord.objective.loss import Objective as Objective
@@ -166,6 +167,7 @@ _HOME = {
     "Term": "accord.objective.loss",
     "Terms": "accord.objective.loss",
     "Torus": "accord.data.synthetic",
+    "UsageEntropy": "accord.objective.latent_terms",
     "TwoViews": "accord.data.pairing",
     "Variational": "accord.model.variational",
     "VectorAugmentation": "accord.data.augment",
@@ -261,6 +263,7 @@ __all__ = [
     "Terms",
     "Torus",
     "TwoViews",
+    "UsageEntropy",
     "Variational",
     "VectorAugmentation",
     "ViT",

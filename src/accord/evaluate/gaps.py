@@ -80,7 +80,7 @@ def _bound_gap(energy: Energy, minimizer: Variational) -> float | None:
         return None
     sampler = Langevin(1 / weight, particles=PARTICLES, temperatures=48)
     found = sampler.particles(energy)
-    trusted = found.effective_sample_size >= LEAST_EFFECTIVE * PARTICLES
+    trusted = found.effective >= LEAST_EFFECTIVE * PARTICLES
     if float(trusted.double().mean()) < 0.5:
         return None
     free = -(found.log_weight.logsumexp(0) - math.log(PARTICLES)) * weight
