@@ -14,7 +14,7 @@ from accord.errors import UsageError
 from accord.model.codebook import nearest
 from accord.model.energy import Energy
 from accord.model.latent import counts
-from accord.model.minimize import ELEMENTS, Minimizer, Minimum, draws, energy_at
+from accord.model.minimize import ELEMENTS, Minimizer, Minimum, draws, energy_at, filled
 
 
 class Coordinate(Minimizer):
@@ -67,7 +67,7 @@ class Coordinate(Minimizer):
         pieces = list(energy.pieces(self.chunk, copies=len(z)))
         if len(pieces) == 1:
             return self._sweep(energy, blocks, index)
-        return torch.cat([self._sweep(energy.part(rows), blocks, index[:, rows]) for rows in pieces])
+        return filled(energy, ((rows, (self._sweep(energy.part(rows), blocks, index[:, rows]),)) for rows in pieces))[0]
 
     def _sweep(self, energy: Energy, blocks: Tensor, index: Tensor) -> Tensor:
         """Sweeps from all starts at once; the best of them, (*batch, blocks)."""

@@ -10,7 +10,7 @@ and E is evaluated there once more, with one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -221,7 +221,23 @@ def in_pieces(
     pieces = list(energy.pieces(chunk, copies=copies))
     if len(pieces) == 1:
         return function(energy, t).expand(energy.batch_shape)
-    return torch.cat([_again(function, energy.part(rows), t[rows]) for rows in pieces])
+    parts = ((rows, _again(function, energy.part(rows), t[rows])) for rows in pieces)
+    if torch.is_grad_enabled():
+        return torch.cat([part for _, part in parts])
+    return filled(energy, ((rows, (part,)) for rows, part in parts))[0]
+
+
+def filled(energy: Energy, parts: Iterable[tuple[slice, tuple[Tensor, ...]]]) -> list[Tensor]:
+    """Results for rows of the batch, put together without gradient.
+
+    Each is copied at once: small results that are kept between large intermediate ones would leave holes in memory.
+    """
+    results: list[Tensor] = []
+    for rows, part in parts:
+        results = results or [t.new_empty((energy.batch_shape[0], *t.shape[1:])) for t in part]
+        for result, t in zip(results, part, strict=True):
+            result[rows] = t
+    return results
 
 
 Energies = Callable[[Energy, Tensor], Tensor]
@@ -254,8 +270,14 @@ def reduced(
     if len(pieces) == 1:
         return _reduced_rows(energy, z, beta, chunk, of)
     cut = z.ndim == len(energy.batch_shape) + 2 and z.shape[1] > 1
-    parts = [_again(_reduced_rows, energy.part(rows), z[:, rows] if cut else z, beta, chunk, of) for rows in pieces]
-    return torch.cat([value for value, _ in parts]), torch.cat([which for _, which in parts])
+    parts = (
+        (rows, _again(_reduced_rows, energy.part(rows), z[:, rows] if cut else z, beta, chunk, of)) for rows in pieces
+    )
+    if torch.is_grad_enabled():
+        values, places = zip(*(part for _, part in parts), strict=True)
+        return torch.cat(values), torch.cat(places)
+    value, place = filled(energy, parts)
+    return value, place
 
 
 def _reduced_rows(energy: Energy, z: Tensor, beta: float, chunk: int, of: Energies) -> tuple[Tensor, Tensor]:

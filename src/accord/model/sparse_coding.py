@@ -16,7 +16,7 @@ from accord.model.continuous import Sparse
 from accord.model.descend import detached, differentiable, origin
 from accord.model.energy import Energy, squared_error
 from accord.model.latent import counts
-from accord.model.minimize import ELEMENTS, Minimizer, Minimum, energy_at
+from accord.model.minimize import ELEMENTS, Minimizer, Minimum, energy_at, filled
 from accord.model.predictor import Predictor
 
 
@@ -63,7 +63,8 @@ class Ista(Minimizer):
             z = z if start is None else start.detach().clone().to(z).expand_as(z)
             pieces = list(held.pieces(self.chunk))
             find = self._linear if convex else self._checked
-            best = torch.cat([find(held.part(rows), z[rows]) for rows in pieces]) if len(pieces) > 1 else find(held, z)
+            found = ((rows, (find(held.part(rows), z[rows]),)) for rows in pieces)
+            best = find(held, z) if len(pieces) == 1 else filled(held, found)[0]
         return Minimum(energy_at(energy, best, self.chunk), best)
 
     @torch.no_grad()
