@@ -291,6 +291,7 @@ def evaluation(name: Named, *, labels: bool, kind: str, samples: int) -> dict[st
             ]
             for side, chosen in (("lowest", order[:12]), ("highest", order[-12:][::-1]))
         },
+        "latent": latent(name, image=image, samples=samples),
         "thumbnails": {"file": "evaluation/thumbnails.png", "size": 8, "columns": 16, "count": samples}
         if image
         else None,
@@ -299,5 +300,62 @@ def evaluation(name: Named, *, labels: bool, kind: str, samples: int) -> dict[st
             name("accord train digits --epochs 200 --out runs/digits"),
             "accord evaluate runs/digits",
             "accord report runs/digits",
+        ],
+    }
+
+
+def latent(name: Named, *, image: bool, samples: int) -> dict[str, Any]:
+    """What the evaluation finds about a codebook of 16 codes, two of which are hardly used."""
+    noise = np.random.default_rng(3)
+    usage = np.sort(noise.dirichlet(np.full(16, 6.0)))[::-1]
+    usage[-2:] = (0.001, 0.0)
+    usage /= usage.sum()
+    entropy = -float((usage[:-1] * np.log(usage[:-1])).sum())
+    t = np.linspace(-0.25, 1.25, 61)
+    wells = 0.34 * np.minimum(t**2, (1 - t) ** 2)
+    soft = -np.log((np.exp(-24 * 0.34 * t**2) + np.exp(-24 * 0.34 * (1 - t) ** 2)) / 2) / 24
+    codes = [1, 2, 4, 8, 16]
+    return {
+        "name": "Codebook",
+        "dim": 8,
+        "capacity": math.log(16),
+        "minimizer": "Enumerate",
+        "free_energy": {"inferred": 0.121, "prior": 0.492, "permuted_x": 0.914, "transplanted": 1.213},
+        "information": {
+            "price": 0.0,
+            "kl": None,
+            "perplexity": [math.exp(entropy)],
+            "codes": 16,
+            "usage": [usage.tolist()],
+            "mutual": 2.31,
+        },
+        "gaps": {"amortisation": None, "optimisation": 0.0},
+        "capacity_curve": [
+            {"codes": k, "nats": math.log(k), "free_energy": 0.1 + 0.34 / k, "auroc": 0.94 + 0.012 * i - 0.002 * i * i}
+            for i, k in enumerate(codes)
+        ],
+        "wells": {"t": t.tolist(), "energy": wells.tolist(), "soft": soft.tolist(), "key": name("row 17")},
+        "verdicts": [],
+        "hypotheses": [
+            {
+                "key": name(f"row {i}"),
+                "x": i if image else -1,
+                "y": i + 1 if image else -1,
+                "free_energy": 0.13,
+                "nearest": i % 8,
+                "predictions": [
+                    {
+                        "energy": 0.01 * h,
+                        "probability": float(usage[h]),
+                        "usage": float(usage[h]),
+                        "truth_energy": 0.2 + 0.1 * h,
+                        "neighbours": [(i + 3 * h + n) % samples if image else -1 for n in range(3)],
+                        "keys": [name(f"row {400 + 10 * h + n}") for n in range(3)],
+                        "distance": [0.02 + 0.01 * h + 0.005 * n for n in range(3)],
+                    }
+                    for h in range(8)
+                ],
+            }
+            for i in range(min(6, samples - 1))
         ],
     }

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from accord.report.charts import CURVE, Html, duration, escape, figure, tag, visible
+from accord.report.latent import hypotheses, latent
 from accord.report.pictures import embedding_map, neighbours, pairs, pool
 from accord.report.read import MAX_BAD_SHOWN, Run, read_run
 from accord.report.sections import energy, facts_of, probes, section, spectrum, table, trained
@@ -51,6 +52,8 @@ def render(run: Run) -> str:
         probes(run),
         curves,
         energy(run),
+        latent(run),
+        hypotheses(run),
         spectrum(run),
         the_map,
         neighbours(run),
@@ -126,6 +129,8 @@ ANCHORS = (
     ("probes", "Probes"),
     ("training", "Training"),
     ("energy", "Energy"),
+    ("latent", "z"),
+    ("hypotheses", "Predictions"),
     ("spectrum", "Spectrum"),
     ("map-of-embeddings", "Map"),
     ("neighbours", "Neighbours"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from accord.report.charts import Html, figure, fraction, join, percent, points, tag
+from accord.report.latent import warnings as about_z
 from accord.report.read import Run
 from accord.report.sections import probe_value
 from accord.report.text import COLLAPSED, COLLAPSES, HEADLINE, NOT_EVALUATED, NOTHING_MEASURED, REMEDIES, WARNINGS
@@ -118,7 +119,7 @@ def warnings(run: Run) -> list[str]:
         found.append(WARNINGS["no gain"].format(points=points(gain)))
     if held_out is not None and held_out < FEW_HELD_OUT:
         found.append(WARNINGS["few held out"].format(count=figure(held_out)))
-    return found + run.notes
+    return found + about_z(run, found) + run.notes
 
 
 def headline(run: Run) -> list[Figure]:
