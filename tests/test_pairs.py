@@ -166,7 +166,10 @@ def test_a_table_with_other_columns_is_refused(accord: Command, runs: Callable[[
     rows = samples.batch(np.arange(9)).tolist()
     (tmp_path / "t.csv").write_text("\n".join([",".join(swapped), *(",".join(map(str, row)) for row in rows)]) + "\n")
     outcome = accord("embed", runs("forks"), tmp_path / "t.csv", "-o", tmp_path / "e.npy")
-    assert outcome.code == 2 and "number 0 is x1, it was x0" in outcome.err
+    assert outcome.code == 0, "columns are found by their names"
+    (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text().replace("x1", "x9", 1))
+    outcome = accord("embed", runs("forks"), tmp_path / "t.csv", "-o", tmp_path / "e.npy")
+    assert outcome.code == 3 and 'no column of numbers "x1"' in outcome.err and 'rename "x9"' in outcome.err
     outcome = accord("embed", runs("forks"), "forks:m=4,n=9", "-o", tmp_path / "e.npy")
     assert outcome.code == 2 and "number 8 is y6, it was not there" in outcome.err
 

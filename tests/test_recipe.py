@@ -219,3 +219,7 @@ def test_a_table_cannot_be_set_to_a_value(assignment: str) -> None:
         recipe_toml.override({}, [assignment])
     assert caught.value.exit_code == 2 and assignment.split("=", maxsplit=1)[0] + "." in (caught.value.help or "")
     assert recipe_toml.override({}, ["training={steps=5}"]) == {"training": {"steps": 5}}
+
+
+def test_a_key_of_another_variant_says_so() -> None:
+    assert "set encoder.name as well" in (refused("encoder.name=multiscale", "encoder.hidden=[3]").help or "")

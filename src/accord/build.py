@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from accord import recipe as r
 from accord.build_latent import default_minimizer, latent, minimizer
 from accord.data.augment import Augmentation, VectorAugmentation
-from accord.data.pairing import Pairing, two_views
+from accord.data.pairing import Pairing, TwoViews, two_views
 from accord.data.pairing_masked import masked_blocks
 from accord.data.pairing_parts import columns, halves
 from accord.data.random import Draws
@@ -244,6 +245,19 @@ def pairing(recipe: r.Recipe) -> Pairing:
                 augmentation=light(section.augment),
                 size=section.size,
             )
+
+
+def in_units(pairing: Pairing, model: JointEmbedding) -> Pairing:
+    """The pairing with what happens to vectors in units of the columns: those of the first layer, which every checkpoint holds.
+
+    The layer itself is referred to, not its numbers: a run that goes on, or is opened, uses what was fixed when training began.
+    """
+    backbone = model.encoder_x.backbone
+    first = backbone[0] if isinstance(backbone, nn.Sequential) else None
+    vectors = isinstance(pairing, TwoViews) and isinstance(pairing.augmentation, VectorAugmentation)
+    if not vectors or not isinstance(first, Standardize):
+        return pairing
+    return replace(pairing, units=first)  # type: ignore[type-var]
 
 
 def light(section: r.Augment | None) -> Augmentation | None:

@@ -177,6 +177,9 @@ def _suggest(path: list[str]) -> str:
     known = _keys(path[:-1])
     close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
     best = close[0] if close else ALIASES.get(path[-1])
+    if best == path[-1]:
+        table = ".".join(path[:-1])
+        return f"{table}.{best} belongs to another {table} than this: set {table}.name as well"
     if best in known:
         return f"did you mean {'.'.join([*path[:-1], best])!r}?"
     return f"known keys here: {', '.join(known)}"

@@ -18,6 +18,7 @@ from accord.data.pairing import Originals, Pairing
 from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
 from accord.data.sources import open_source
+from accord.data.vectors import unnamed_features
 from accord.errors import UsageError
 from accord.evaluate.calibrate import text_hash
 from accord.evaluate.energy import pair_energies, scores
@@ -33,6 +34,8 @@ from accord.train.run_directory import RunDirectory
 from accord.train.signals import Stop
 
 LENGTHS = {"epochs", "steps", "budget"}
+MOST_NAMES = 250_000
+"""Characters in all the names of columns that a recipe keeps: it is refused beyond a million."""
 LOOKED_AT = 2048
 """Samples that a fresh model takes mean, standard deviation and filters from."""
 
@@ -110,7 +113,7 @@ def open_run(path: Path) -> Run:
     objective = build.objective(recipe, x, y)
     load_weights(path, objective)
     objective.eval()
-    return Run(path, recipe, objective.model, pairing)
+    return Run(path, recipe, objective.model, build.in_units(pairing, objective.model))
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -157,6 +160,7 @@ def open_like(
         label=label,
         max_bad_fraction=data.max_bad_fraction,
         limit_bad=limit_bad,
+        features=data.features,
     )
     _require_same_form(recipe, samples)
     return samples
@@ -164,7 +168,8 @@ def open_like(
 
 def _require_same_form(recipe: Recipe, samples: Samples) -> None:
     expected, features = tuple(recipe.data.shape or ()), recipe.data.features
-    if features is not None and list(samples.features) != features:
+    unnamed = samples.features == unnamed_features(expected[0]) if samples.kind == "vector" else False
+    if features is not None and list(samples.features) != features and not unnamed:
         both = list(itertools.zip_longest(samples.features, features, fillvalue="not there"))
         place = next(i for i, (name, wanted) in enumerate(both) if name != wanted)
         raise UsageError(
@@ -196,15 +201,15 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         UsageError: for a setting that is unknown or out of bounds, before any data is read.
     """
     given = recipe_toml.merge(given, {"data": {**given.get("data", {}), "source": source}})
-    likely = preset or presets.BUILT_IN.get(source.partition(":")[0], "photo")
-    draft = recipe_toml.parse(complete(presets.PRESETS[likely], given))
-    data = draft.data
+    data = draft(source, given, preset).data
     samples = open_source(
         source, size=data.canvas, column=data.column, label=data.label, max_bad_fraction=data.max_bad_fraction
     )
     preset = preset or presets.preset_for(samples.kind, samples.shape, source)
     table = complete(presets.PRESETS[preset], given)
     found: dict[str, Any] = {"data": {"kind": samples.kind, "shape": list(samples.shape)}}
+    if named(samples):
+        found["data"]["features"] = list(samples.features)
     if samples.kind == "image":
         canvas = samples.shape[-1]
         found["data"]["canvas"] = canvas
@@ -223,6 +228,29 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
     return _completed(resolved, given), samples
+
+
+def draft(source: str, given: dict[str, Any], preset: str | None) -> Recipe:
+    """A recipe of what is given before the kind of data is known: over the first preset it can stand over, the likely one first.
+
+    Raises:
+        UsageError: if it can stand over none; what the likely one says to it.
+    """
+    likely = preset or presets.BUILT_IN.get(source.partition(":")[0], "photo")
+    refused: UsageError | None = None
+    for name in [likely] if preset else [likely, *(name for name in presets.PRESETS if name != likely)]:
+        try:
+            return recipe_toml.parse(complete(presets.PRESETS[name], given))
+        except UsageError as error:
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def named(samples: Samples) -> bool:
+    """Whether the columns have names of their own, by which another table can be read; few enough for a recipe."""
+    given = samples.kind == "vector" and samples.features != unnamed_features(len(samples.features))
+    return given and sum(map(len, samples.features)) < MOST_NAMES
 
 
 def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
@@ -305,10 +333,11 @@ def train_in(
     settings = recipe.training
     pairing = build.pairing(recipe)
     train_index, _ = split(samples, recipe.data.held_out, settings.seed)
+    objective = new_objective(recipe, samples, train_index, pairing)
     return fit(
-        new_objective(recipe, samples, train_index, pairing),
+        objective,
         samples,
-        pairing,
+        build.in_units(pairing, objective.model),
         out=directory,
         epochs=settings.epochs,
         steps=settings.steps,

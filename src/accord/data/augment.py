@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import NamedTuple, get_args
+from typing import NamedTuple, Protocol, get_args
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
@@ -123,12 +123,12 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class VectorAugmentation:
-    """What may happen to a vector of standardised features.
+    """What may happen to a vector. It is as if each feature had mean 0 and standard deviation 1: see `Units`.
 
     Args:
-        noise: standard deviation of Gaussian noise, in units of the features.
-        mask: probability that a feature is set to 0, each on its own.
-        scale: factor of the whole vector in [1 - value, 1 + value].
+        noise: standard deviation of Gaussian noise, in standard deviations of each feature.
+        mask: probability that a feature is set to its mean, each on its own.
+        scale: factor of the whole vector, seen from the mean, in [1 - value, 1 + value].
 
     Raises:
         UsageError: (a ValueError) if a value is out of bounds.
@@ -142,6 +142,13 @@ class VectorAugmentation:
         _check("noise", self.noise, 0.0, 100.0)
         _check("mask", self.mask, 0.0, 1.0, open_end=True)
         _check("scale", self.scale, 0.0, 1.0)
+
+
+class Units(Protocol):
+    """Mean and standard deviation of each feature, (feature,): the first layer of an encoder has them."""
+
+    mean: Tensor
+    std: Tensor
 
 
 class _Plan(NamedTuple):
@@ -207,16 +214,21 @@ def full_view(images: UInt8[Tensor, "batch c h w"], size: int | None = None, asp
 
 
 def augment_vectors(
-    vectors: Float[Tensor, "batch feature"], draws: Draws, augmentation: VectorAugmentation
+    vectors: Float[Tensor, "batch feature"],
+    draws: Draws,
+    augmentation: VectorAugmentation,
+    units: Units | None = None,
 ) -> Float[Tensor, "batch feature"]:
-    """One random view of each vector, float32."""
+    """One random view of each vector, float32, in the units of the vector itself; without `units` features are standardised already."""
     view = vectors.float()
+    mean, std = (view.new_zeros(()), view.new_ones(())) if units is None else (units.mean, units.std)
     if augmentation.scale:
-        view = view * draws.uniform("scale", 1).mul_(2).sub_(1).mul_(augmentation.scale).add_(1)
+        factor = draws.uniform("scale", 1).mul_(2).sub_(1).mul_(augmentation.scale).add_(1)
+        view = mean + (view - mean) * factor
     if augmentation.noise:
-        view = view + draws.normal("noise", view.shape[1]).mul_(augmentation.noise)
+        view = view + draws.normal("noise", view.shape[1]).mul_(augmentation.noise) * std
     if augmentation.mask:
-        view = view * (draws.uniform("mask", view.shape[1]) >= augmentation.mask)
+        view = torch.where(draws.uniform("mask", view.shape[1]) >= augmentation.mask, view, mean)
     return view
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from accord.data.augment import Augmentation, VectorAugmentation, augment, augment_vectors, full_view
+from accord.data.augment import Augmentation, Units, VectorAugmentation, augment, augment_vectors, full_view
 from accord.data.pair import Pair
 from accord.data.random import Draws
 from accord.errors import UsageError
@@ -81,6 +81,7 @@ class TwoViews(Pairing):
     local_size: int | None = None
     local_augmentation: Augmentation | None = None
     plain_size: int | None = None
+    units: Units | None = None
 
     def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """The views x and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
@@ -104,7 +105,7 @@ class TwoViews(Pairing):
     def _vectors(self, batch: Tensor, draws: Draws, augmentation: VectorAugmentation) -> Pair:
         if self.local:
             raise UsageError("local: a vector has no crops", where="local", help="set local to 0")
-        return Pair(*(augment_vectors(batch, draws.fork(view), augmentation) for view in (0, 1)))
+        return Pair(*(augment_vectors(batch, draws.fork(view), augmentation, self.units) for view in (0, 1)))
 
     def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
         """The full view in the middle, right in aspect; a vector as it is."""
@@ -119,6 +120,7 @@ def two_views(
     local_size: int | None = None,
     local_augmentation: Augmentation | None = None,
     plain_size: int | None = None,
+    units: Units | None = None,
 ) -> TwoViews:
     """Pairs of two random views of the same sample: x is one, y the other.
 
@@ -130,6 +132,8 @@ def two_views(
         local_augmentation: what makes a small crop; by default `augmentation`, cropped to 5 to 40 % of the area.
         plain_size: side of `plain`; by default `size`. Small training crops with full-size images later are cheap and good
             (the train-test resolution discrepancy, Touvron et al. 2019, arXiv:1906.06423).
+        units: mean and standard deviation of each column of vectors, `accord.Standardize.fit(x)` say: noise is in units of these.
+            By default columns are taken to have mean 0 and standard deviation 1.
 
     Raises:
         UsageError: if a number is out of bounds.
@@ -149,6 +153,7 @@ def two_views(
         local_size=local_size,
         local_augmentation=local_augmentation,
         plain_size=plain_size,
+        units=units,
     )
 
 

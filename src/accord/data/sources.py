@@ -61,6 +61,7 @@ class _Request:
     follow_links: bool = False
     progress: Progress | None = None
     inspect: Literal["", "plain", "strict"] = ""
+    features: Sequence[str] | None = None
 
 
 def open_source(
@@ -77,6 +78,7 @@ def open_source(
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
     impute: float | None = None,
+    features: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """The samples of a source, in its order.
@@ -102,6 +104,7 @@ def open_source(
         follow_links: follow symbolic links that lead out of the folder.
         max_pixels: images with more pixels than this are refused by their header.
         impute: number to put for NaN in a table.
+        features: the columns of a table of numbers to use, in this order; by default all.
         progress: called with (done, total) while images are read.
 
     Raises:
@@ -120,7 +123,8 @@ def open_source(
         raise UsageError(f"channels={channels}: expected 1 (grey) or 3 (colour)", help="leave it out to have it chosen")
     policy = Policy(on_bad, max_bad_fraction, limit_bad)
     options = Options(size, channels, max_pixels, None if cache is None else Path(cache))
-    return _open(source, _Request(_name(source), policy, options, label, column, impute, follow_links, progress))
+    request = _Request(_name(source), policy, options, label, column, impute, follow_links, progress, features=features)
+    return _open(source, request)
 
 
 def check_source(
@@ -254,7 +258,7 @@ def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
     labels = None if label is None else read_labels(table, label)
     if images is not None:
         return _from_encoded(TableImages(table, images), table.keys, labels, [], request)
-    found = read_numbers(table, label)
+    found = read_numbers(table, label).picked(request.features, request.name)
     return vector_samples(
         request.name,
         found.matrix,
@@ -269,6 +273,7 @@ def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
 
 def _from_csv(paths: Sequence[Path], request: _Request) -> Samples:
     found, labels, keys = read_csv(paths, request.label)
+    found = found.picked(request.features, request.name)
     return vector_samples(
         request.name,
         found.matrix,

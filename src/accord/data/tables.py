@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,25 @@ class Numbers(NamedTuple):
     matrix: np.ndarray
     names: list[str]
     notes: list[str]
+
+    def picked(self, wanted: Sequence[str] | None, where: str) -> Numbers:
+        """The columns `wanted` in that order, the others left out with a note; all where it is None. Raises `DataError`."""
+        if wanted is None or list(wanted) == self.names:
+            return self
+        place = {name: i for i, name in enumerate(self.names)}
+        missing = [name for name in wanted if name not in place]
+        if missing:
+            close = difflib.get_close_matches(missing[0], [n for n in self.names if n not in wanted], n=1, cutoff=0.5)
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise DataError(
+                f'no column of numbers "{missing[0]}"{more}; {len(wanted)} columns are needed, {len(self.names)} are there',
+                where=where,
+                help=f'rename "{close[0]}" to it if that is what it is' if close else "give a table that has it",
+                code="E334",
+            )
+        other = [name for name in self.names if name not in wanted]
+        notes = [f"columns not used, not asked for: {', '.join(other)}"] if other else []
+        return Numbers(self.matrix[:, [place[name] for name in wanted]], list(wanted), [*self.notes, *notes])
 
 
 def open_parquet(paths: Sequence[Path]) -> Table:

@@ -76,7 +76,7 @@ def vector_samples(
     amounts. NaN, infinity and what exceeds float32 stop a training with the columns and first rows (unless `impute` is a
     number to put for NaN); without a limit on bad items they mark their rows.
     """
-    names = tuple(features) or tuple(f"column {i}" for i in range(matrix.shape[1]))
+    names = tuple(features) or unnamed_features(matrix.shape[1])
     keys = RowKeys([len(matrix)]) if keys is None else keys
     if 0 in matrix.shape:
         raise DataError(f"an empty table: shape {matrix.shape}", where=name, help="check how it was made", code="E338")
@@ -104,6 +104,11 @@ def vector_samples(
         features=names,
     )
     return judge(samples, policy, 0)
+
+
+def unnamed_features(count: int) -> tuple[str, ...]:
+    """What columns without names are called."""
+    return tuple(f"column {i}" for i in range(count))
 
 
 def _float32(matrix: np.ndarray) -> np.ndarray:
