@@ -25,6 +25,8 @@ from accord.report.charts import (
 
 MOST_BARS = 128
 """Codes drawn; of more the most used."""
+WIDEST = 48.0
+"""Width of a bar, at most."""
 SMALL_BARS = Frame(width=220, height=130, left=34, right=214, top=18, bottom=98)
 WIDE = Frame(width=480, height=230, left=48, right=470, top=16, bottom=192)
 
@@ -80,7 +82,7 @@ def usage_chart(title: str, shares: Sequence[float], *, small: bool = False) -> 
     frame, equal = SMALL_BARS if small else CURVE, 1 / len(shares)
     order = sorted(range(len(shares)), key=lambda code: -shares[code])[:MOST_BARS]
     y = linear([0.0, 100 * max(shares), 100 * equal], frame.bottom, frame.top, count=3)
-    step = (frame.right - frame.left) / len(order)
+    step = min((frame.right - frame.left) / len(order), WIDEST)
     room = min(0.2 * step, 3.0)
     parts = []
     for place, code in enumerate(order):

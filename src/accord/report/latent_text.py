@@ -62,7 +62,8 @@ PANELS = {
     "usage": "Share of held-out pairs for which a code is the best one. The dashed line is equal use; codes that are hardly ever "
     "used are grey.",
     "wells": "A walk in a straight line from one prediction of an x to another. Both ends are right answers and have no energy; the "
-    "average in the middle is no answer, and is uphill. A model without z has its only valley near the middle.",
+    "average in the middle is no answer, and is uphill. Other predictions on the way may have wells of their own. A model "
+    "without z has its only valley near the middle.",
     "free_energy": "With more codes to choose from, the best one fits better. Where the line goes flat, more codes explain no more.",
     "auroc": "How often a random pair has more energy than a true one. If it falls to the right, z has become too powerful: it "
     "explains wrong pairs as well.",
