@@ -132,3 +132,77 @@ def test_the_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the XDG specification
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.default_folder() == tmp_path / ".cache" / "accord"
+
+
+# --- the bound ---
+
+
+def small(place: Path) -> dict[str, Any]:
+    (place / "data.bin").write_bytes(bytes(10_000))
+    return {}
+
+
+def in_another_process(folder: Path, keys: str, code: str = "") -> None:
+    """Builds entries and ends, so that nobody uses them."""
+    program = (
+        "import sys, os, pathlib; from accord.data import cache\n"
+        "def fill(place):\n    (place / 'data.bin').write_bytes(bytes(10_000)); return {}\n"
+        f"folder = pathlib.Path(sys.argv[1])\n{code}\n"
+        "for i, key in enumerate(sys.argv[2]):\n"
+        "    cache.build(folder, key, fill)\n    os.utime(folder / key / 'meta.json', (1000 + i, 1000 + i))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder), keys], check=True)
+
+
+def entries(folder: Path) -> str:
+    return "".join(sorted(path.parent.name for path in folder.glob("*/meta.json")))
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_another_process(tmp_path, "abcd")
+    assert entries(tmp_path) == "abcd"
+    monkeypatch.setattr(cache, "LIMIT", 35_000)
+    in_use = "import time; cache.find(folder, 'a')"  # use makes it young, and the process is over
+    in_another_process(tmp_path, "", in_use)
+    cache.build(tmp_path, "e", small)
+    assert entries(tmp_path) == "ade"
+    assert not [path for path in tmp_path.iterdir() if ".tmp-" in path.name]
+
+
+def test_within_the_limit_nothing_goes(tmp_path: Path) -> None:
+    in_another_process(tmp_path, "abc")
+    assert cache.prune(tmp_path) == [] and entries(tmp_path) == "abc"
+
+
+def test_nothing_goes_that_anybody_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_another_process(tmp_path, "abc")
+    program = (
+        "import sys, pathlib; from accord.data import cache\n"
+        "entry = cache.find(pathlib.Path(sys.argv[1]), 'a'); print('ready', flush=True); sys.stdin.read()"
+    )
+    monkeypatch.setattr(cache, "LIMIT", 1)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], text=True, **pipes) as other:  # type: ignore[call-overload]
+        assert other.stdout.readline() == "ready\n"
+        mine = cache.find(tmp_path, "b")
+        assert mine is not None and cache.prune(tmp_path) == ["c"]
+        assert entries(tmp_path) == "ab" and (mine.folder / "data.bin").read_bytes() == bytes(10_000)
+        other.stdin.close()
+        other.wait()
+    assert cache.prune(tmp_path) == ["a"], "control: once the other process has ended it goes"
+
+
+def test_an_entry_that_goes_while_it_is_opened_is_absent_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_another_process(tmp_path, "a")
+    flock = cache.fcntl.flock
+
+    def removed_just_before(descriptor: int, how: int) -> None:
+        monkeypatch.undo()
+        assert cache._remove(tmp_path / "a")
+        flock(descriptor, how)
+
+    monkeypatch.setattr(cache.fcntl, "flock", removed_just_before)
+    assert cache.find(tmp_path, "a") is None
+    assert cache.build(tmp_path, "a", small).folder.is_dir()

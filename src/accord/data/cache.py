@@ -2,10 +2,14 @@
 
 An entry is a folder named by its key; `meta.json` in it lists every file with its size and a hash. Several processes may ask
 for the same key at once: one builds, the others wait and use what it built.
+
+The folder is bounded: after each build those entries go that were not used for longest. Whoever uses an entry holds a shared lock on
+its `meta.json` until the process ends; whoever removes one must get it alone, so nothing goes that anybody uses.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +17,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +27,11 @@ from accord.storage import sync
 
 _BLOCK = 1 << 18
 _BLOCKS = 16
+LIMIT = 16 << 30
+"""Bytes that all entries may take together, or half of what the disk could give them if that is less."""
+
+_held: dict[tuple[int, int], int] = {}
+"""Locks on entries in use, by device and inode of their meta.json: the system drops them when the process ends."""
 
 
 class Entry(NamedTuple):
@@ -58,16 +67,38 @@ def room(folder: Path) -> int:
 
 
 def find(folder: Path, key: str) -> Entry | None:
-    """The entry `key`, or None if it is absent, incomplete or damaged."""
+    """The entry `key`, which from now on nobody removes, or None if it is absent, incomplete or damaged."""
     place = folder / key
     try:
+        _hold(place / "meta.json")
         meta = json.loads((place / "meta.json").read_bytes())
         for name, (size, digest) in meta["files"].items():
             if (place / name).stat().st_size != size or _digest(place / name) != digest:
                 return None
-        return Entry(place, meta["about"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    with suppress(OSError):  # a cache that may only be read is never pruned by us
+        os.utime(place / "meta.json")
+    return Entry(place, meta["about"])
+
+
+def _hold(meta: Path) -> None:
+    """Locks an entry for this process. Raises OSError if it is gone, now or a moment before the lock was there."""
+    descriptor = os.open(meta, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    status = os.fstat(descriptor)
+    inode = (status.st_dev, status.st_ino)
+    if inode in _held:
+        os.close(descriptor)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        now = meta.stat()
+        if (now.st_dev, now.st_ino) != inode:
+            raise FileNotFoundError(errno.ENOENT, "replaced in between", str(meta))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    _held[inode] = descriptor
 
 
 def build(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Entry:
@@ -92,7 +123,48 @@ def build(folder: Path, key: str, fill: Callable[[Path], dict[str, Any]]) -> Ent
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        return Entry(folder / key, about)
+        _hold(folder / key / "meta.json")
+    prune(folder)
+    return Entry(folder / key, about)
+
+
+def prune(folder: Path) -> list[str]:
+    """Removes entries, the one not used for longest first, until the others are within the limit; returns their keys.
+
+    What any process uses stays, this one's entries included, even if the limit is exceeded. Never raises.
+    """
+    entries = []
+    for meta in folder.glob("*/meta.json"):
+        with suppress(OSError):
+            if ".tmp-" not in meta.parent.name:
+                entries.append(
+                    (meta.stat().st_mtime_ns, meta.parent, sum(p.stat().st_size for p in meta.parent.iterdir()))
+                )
+    total, removed = sum(size for _, _, size in entries), list[str]()
+    limit = min(LIMIT, (total + room(folder)) // 2)
+    for _, place, size in sorted(entries):
+        if total > limit and _remove(place):
+            total -= size
+            removed.append(place.name)
+    return removed
+
+
+def _remove(place: Path) -> bool:
+    """Removes an entry that nobody uses; False if somebody does, or it cannot be removed."""
+    try:
+        descriptor = os.open(place / "meta.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        aside = place.with_name(f"{place.name}.tmp-{uuid.uuid4().hex}")
+        place.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def new_array(path: Path, shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:

@@ -100,7 +100,8 @@ def open_source(
         on_bad: "skip" bad items, or "stop" at the first.
         max_bad_fraction: more bad items than this fraction of all stop in any case.
         limit_bad: False: bad items never stop, they are only not ok (to embed or score: one result for each input).
-        cache: folder for decoded images, by default $XDG_CACHE_HOME/accord or ~/.cache/accord.
+        cache: folder for decoded images, by default $XDG_CACHE_HOME/accord or ~/.cache/accord. It is kept to 16 GB, or half of the
+            room on its disk: what no process uses and was not used for longest goes first.
         follow_links: follow symbolic links that lead out of the folder.
         max_pixels: images with more pixels than this are refused by their header.
         impute: number to put for NaN in a table.
