@@ -45,11 +45,11 @@ def optimality(energy: Energy, z: Tensor) -> Tensor:
     return torch.where(z == 0, (slope.abs() - weight).clamp_min(0), (slope + weight * z.sign()).abs())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(st.integers(0, 10**6), st.floats(0.005, 0.5), st.booleans(), st.integers(1, 14))
 def test_optimality_conditions(seed: int, weight: float, accelerated: bool, width: int) -> None:
     energy = make(Sparse(width, weight=weight), seed=seed)
-    z = Ista(4000, accelerated=accelerated)(energy).argmin
+    z = Ista(3000, accelerated=accelerated)(energy).argmin
     assert optimality(energy, z).max() < 2e-4 if accelerated else 2e-3
     drawn = z + 0.1 * torch.randn(30, *z.shape, dtype=torch.float64)
     assert (energy(drawn) >= energy(z) - 1e-4).all()
@@ -65,7 +65,7 @@ def test_zero_exactly_from_the_largest_correlation_on() -> None:
     for factor, zero in ((1.001, True), (0.999, False)):
         for i in range(6):
             energy.latent.weight = factor * edge[i].item()
-            z = Ista(3000, accelerated=True)(energy.part(slice(i, i + 1))).argmin
+            z = Ista(1500, accelerated=True)(energy.part(slice(i, i + 1))).argmin
             assert bool((z == 0).all()) is zero
 
 
@@ -84,7 +84,7 @@ def test_orthonormal_columns_are_a_soft_threshold() -> None:
 
 def test_ista_falls_at_its_rate_and_fista_at_the_faster_one() -> None:
     energy = make(weight=0.01)
-    best = Ista(30_000, accelerated=True)(energy)
+    best = Ista(6000, accelerated=True)(energy)
     w = energy.predictor.linear_in_z()
     assert w is not None
     lipschitz = 2 / DIM * torch.linalg.matrix_norm(w.detach(), 2) ** 2
@@ -128,7 +128,7 @@ def test_other_predictors_and_costs_by_checked_steps(cost: Cost, width: int) -> 
     origin = energy(torch.zeros(6, width, dtype=torch.float64))
     for before, after in itertools.pairwise([origin, *values]):
         assert (after <= before + 1e-12).all()
-    z = Ista(3000)(energy).argmin
+    z = Ista(1500)(energy).argmin
     assert optimality(energy, z).max() < 1e-3
     assert (z == 0).any()
 
@@ -141,22 +141,22 @@ def test_checked_steps_agree_with_exact_ones_where_both_apply() -> None:
         return (s_y_hat - s_y).square().mean(-1)
 
     energy.cost = same
-    torch.testing.assert_close(Ista(3000)(energy).value, exact.value, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(Ista(1000)(energy).value, exact.value, rtol=1e-4, atol=1e-6)
 
 
 def test_the_spread_term_by_checked_steps() -> None:
     """Not convex: never above the start, ends where no small change helps much (it may stop at the kink), and makes z larger."""
     plain, spread = make(), make(Sparse(WIDTH, weight=0.05, spread=2.0))
-    values = [Ista(steps)(spread).value for steps in (1, 5, 50, 2000)]
+    values = [Ista(steps)(spread).value for steps in (1, 5, 50, 600)]
     origin = spread(torch.zeros(6, WIDTH, dtype=torch.float64))
     assert all((value <= origin + 1e-12).all() for value in values)
-    z = Ista(2000)(spread).argmin
+    z = Ista(600)(spread).argmin
     near = z + 1e-3 * torch.randn(300, *z.shape, dtype=torch.float64)
     assert (spread(near) >= spread(z) - 2e-3).all()
-    assert z.square().sum(-1).mean() >= Ista(2000)(plain).argmin.square().sum(-1).mean() - 1e-6
-    assert (Ista(2000)(spread).value >= Ista(2000)(plain).value - 1e-6).all()
+    assert z.square().sum(-1).mean() >= Ista(600)(plain).argmin.square().sum(-1).mean() - 1e-6
+    assert (Ista(600)(spread).value >= Ista(600)(plain).value - 1e-6).all()
     assert (z == 0).any()
-    assert (Ista(2000)(spread).value <= Descend(20).eval()(spread).value + 1e-2).double().mean() > 0.8
+    assert (Ista(600)(spread).value <= Descend(20).eval()(spread).value + 1e-2).double().mean() > 0.8
 
 
 @pytest.mark.parametrize("accelerated", [False, True])
