@@ -37,6 +37,7 @@ LAYERS = {
     "build_latent": 4,
     "output": 4,
     "sklearn": 4,
+    "resolve": 4,
     "run": 4,
     "terminal": 4,
     "verbs": 4,
@@ -48,9 +49,10 @@ LAYERS = {
 SAME_LAYER = {
     "recipe": ("recipe_base", "recipe_latent"),
     "recipe_toml": ("recipe",),
-    "run": ("build",),
+    "resolve": ("build",),
+    "run": ("build", "resolve"),
     "build": ("build_latent",),
-    "verbs": ("output", "run", "terminal"),
+    "verbs": ("output", "resolve", "run", "terminal"),
     "predict": ("output", "run", "terminal", "verbs"),
 }  # files beside each other at the root
 NO_TORCH = ["errors", "storage", "recipe", "recipe_toml", "presets", "report.page", "terminal", "cli"]

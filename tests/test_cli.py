@@ -364,3 +364,52 @@ def test_a_collapsed_run_is_not_calibrated(accord: Command, tmp_path: Path) -> N
     assert outcome.code == 0 and "not calibrated: a collapsed model" in outcome.out + outcome.err
     assert not (run / "calibration.json").exists()
     refused(accord("score", run, "digits", "-o", tmp_path / "s.parquet"), 4)
+
+
+def test_a_run_that_has_moved_says_where_its_data_were(
+    accord: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    shutil.copytree(folder / "1", tmp_path / "here" / "pictures")
+    monkeypatch.chdir(tmp_path / "here")
+    options = ("--set", "training.batch_size=32", "--epochs", 1)
+    assert accord("train", "pictures", "--out", "run", *options).code == 0
+    shutil.copytree("run", tmp_path / "there" / "run")
+    monkeypatch.chdir(tmp_path / "there")
+    message = refused(accord("evaluate", "run"), 2)
+    assert "that this run was trained on are not there" in message and "pictures" in message and "--source" in message
+    outcome = accord("evaluate", "run", "--source", tmp_path / "here" / "pictures", "--json")
+    assert outcome.code == 0 and "has changed" not in outcome.err, outcome.err
+    next((tmp_path / "here" / "pictures").glob("*.png")).unlink()
+    outcome = accord("evaluate", "run", "--source", tmp_path / "here" / "pictures")
+    assert outcome.code == 0 and "has changed since this run was trained" in outcome.out
+
+
+def test_options_that_do_not_apply_are_refused(accord: Command, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,2\n3,5\n" * 50)
+    for arguments in ((folder, "--label", "x"), (folder, "--column", "x"), (tmp_path / "t.csv", "--column", "a")):
+        message = refused(accord("train", *arguments, "--out", tmp_path / "run"), 2)
+        assert "does not apply" in message and str(arguments[0]) in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_031_missing_numbers_are_filled_as_the_message_says(accord: Command, tmp_path: Path) -> None:
+    rows = [f"{i % 7},{i % 5}" for i in range(100)]
+    rows[41] = "3,"
+    (tmp_path / "t.csv").write_text("a,b\n" + "\n".join(rows) + "\n")
+    options = ("--epochs", 1, "--set", "training.batch_size=16", "--out", tmp_path / "run")
+    assert "--set data.impute=0.0" in refused(accord("train", tmp_path / "t.csv", *options), 3)
+    assert accord("train", tmp_path / "t.csv", "--set", "data.impute=0.0", *options).code == 0
+    assert (
+        accord("embed", tmp_path / "run", tmp_path / "t.csv", "-o", tmp_path / "e.parquet", "--json").json["bad"] == 0
+    )
+
+
+def test_bad_022_links_out_of_the_folder_are_followed_as_the_message_says(
+    accord: Command, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "linked").symlink_to(folder / "1")
+    options = ("--epochs", 1, "--set", "training.batch_size=16", "--out", tmp_path / "run")
+    assert "--set data.follow_links=true" in refused(accord("train", tmp_path / "x", *options), 3)
+    assert accord("train", tmp_path / "x", "--set", "data.follow_links=true", *options).code == 0

@@ -13,7 +13,8 @@ from accord import build, recipe_toml
 from accord.data.augment import Augmentation
 from accord.data.random import Draws
 from accord.errors import UsageError
-from accord.run import new_objective, read_settings, resolve
+from accord.resolve import read_settings, resolve
+from accord.run import new_objective
 
 
 @pytest.fixture

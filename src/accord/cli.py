@@ -133,6 +133,9 @@ def evaluate(
             "--data", help="A test source; probes are trained on the run's own data [default: the held-out part]."
         ),
     ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", help="Where the training data are now [default: as when it was trained].")
+    ] = None,
     column: Column = None,
     label: Label = None,
     json: Json = False,
@@ -142,7 +145,9 @@ def evaluate(
     from accord import verbs
 
     terminal = Terminal(as_json=json)
-    terminal.result(verbs.evaluate(run_directory, data=data, column=column, label=label, terminal=terminal))
+    terminal.result(
+        verbs.evaluate(run_directory, data=data, source=source, column=column, label=label, terminal=terminal)
+    )
 
 
 @app.command()

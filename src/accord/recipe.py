@@ -25,6 +25,9 @@ class Data(Section):
     features: list[str] | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     max_bad_fraction: Fraction = 0.01
+    impute: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    follow_links: bool | None = None
+    max_pixels: Count | None = None
 
 
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]

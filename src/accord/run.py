@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import shlex
@@ -13,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from accord import build, presets, recipe_toml
+from accord import build, recipe_toml
 from accord.data.pairing import Originals, Pairing
-from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
 from accord.data.sources import open_source
 from accord.data.vectors import unnamed_features
@@ -26,16 +24,14 @@ from accord.evaluate.evaluation import Origin
 from accord.evaluate.features import evaluating, read
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
-from accord.recipe import Columns, Recipe
-from accord.train.checkpoint import load_weights
+from accord.recipe import Recipe
+from accord.resolve import reading
+from accord.train.checkpoint import find_checkpoint, load_weights
 from accord.train.fit import Fit, fit
 from accord.train.progress import Progress
 from accord.train.run_directory import RunDirectory
 from accord.train.signals import Stop
 
-LENGTHS = {"epochs", "steps", "budget"}
-MOST_NAMES = 250_000
-"""Characters in all the names of columns that a recipe keeps: it is refused beyond a million."""
 LOOKED_AT = 2048
 """Samples that a fresh model takes mean, standard deviation and filters from."""
 
@@ -53,11 +49,29 @@ class Run:
         """Another source in the form this model takes; bad items are marked and never stop anything."""
         return open_like(self.recipe, source, column=column, label=label, limit_bad=False)
 
-    def training_data(self) -> tuple[Samples, np.ndarray, np.ndarray]:
-        """The samples the run was trained on, with its training and held-out indices."""
-        data = self.recipe.data
-        samples = open_like(self.recipe, data.source, column=data.column, label=data.label)
+    def training_data(self, source: str | None = None) -> tuple[Samples, np.ndarray, np.ndarray]:
+        """The samples the run was trained on, with its training and held-out indices; `source` says where they are now.
+
+        Raises:
+            UsageError: if they are not there.
+        """
+        data, source = self.recipe.data, source or self.recipe.data.source
+        try:
+            samples = open_like(self.recipe, source, column=data.column, label=data.label)
+        except UsageError as error:
+            if error.code != "E220":
+                raise
+            raise UsageError(
+                f"the data that this run was trained on are not there: {error.message}",
+                where=source,
+                help=f"{error.help}; say where they are now with --source, or run from the folder where it was trained",
+                code="E220",
+            ) from None
         return samples, *split(samples, data.held_out, self.recipe.training.seed)
+
+    def differs(self, samples: Samples) -> bool:
+        """Whether these are other data than those the run was trained on: more items, fewer, or changed ones."""
+        return find_checkpoint(self.path).about.get("data_sha256") != samples.fingerprint
 
     def origin(self) -> Origin:
         """Where the model comes from, for the reader."""
@@ -158,9 +172,9 @@ def open_like(
         channels=channels,
         column=column,
         label=label,
-        max_bad_fraction=data.max_bad_fraction,
         limit_bad=limit_bad,
         features=data.features,
+        **reading(data),
     )
     _require_same_form(recipe, samples)
     return samples
@@ -187,143 +201,6 @@ def _require_same_form(recipe: Recipe, samples: Samples) -> None:
             help="give data of the same kind, or train a run on this kind",
             code="E232",
         )
-
-
-def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Recipe, Samples]:
-    """A recipe with nothing left open, and the samples it was resolved against.
-
-    Args:
-        source: what to train on.
-        given: what the user set, over the preset.
-        preset: its name; by default the one that suits the data.
-
-    Raises:
-        UsageError: for a setting that is unknown or out of bounds, before any data is read.
-    """
-    given = recipe_toml.merge(given, {"data": {**given.get("data", {}), "source": source}})
-    data = draft(source, given, preset).data
-    samples = open_source(
-        source, size=data.canvas, column=data.column, label=data.label, max_bad_fraction=data.max_bad_fraction
-    )
-    preset = preset or presets.preset_for(samples.kind, samples.shape, source)
-    table = complete(presets.PRESETS[preset], given)
-    found: dict[str, Any] = {"data": {"kind": samples.kind, "shape": list(samples.shape)}}
-    if named(samples):
-        found["data"]["features"] = list(samples.features)
-    if samples.kind == "image":
-        canvas = samples.shape[-1]
-        found["data"]["canvas"] = canvas
-        two_views = table["pairing"].get("name", "two_views") == "two_views"
-        if preset in presets.SMALL_VIEWS and two_views and "size" not in table["pairing"]:
-            found["pairing"] = presets.view_sizes(canvas)
-        if preset in presets.OF_HALVES:
-            table = complete(recipe_toml.merge(presets.PRESETS[preset], presets.halves_of(canvas)), given)
-    resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    if isinstance(resolved.pairing, Columns):
-        features = list(samples.features)
-        if samples.kind != "vector":
-            raise UsageError("images have no columns", where="pairing.name", help="use halves", code="E227")
-        chosen = columns(resolved.pairing.x, resolved.pairing.y, features=features)
-        found["data"]["features"] = features
-        found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
-        resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    return _completed(resolved, given), samples
-
-
-def draft(source: str, given: dict[str, Any], preset: str | None) -> Recipe:
-    """A recipe of what is given before the kind of data is known: over the first preset it can stand over, the likely one first.
-
-    Raises:
-        UsageError: if it can stand over none; what the likely one says to it.
-    """
-    likely = preset or presets.BUILT_IN.get(source.partition(":")[0], "photo")
-    refused: UsageError | None = None
-    for name in [likely] if preset else [likely, *(name for name in presets.PRESETS if name != likely)]:
-        try:
-            return recipe_toml.parse(complete(presets.PRESETS[name], given))
-        except UsageError as error:
-            refused = refused or error
-    assert refused is not None
-    raise refused
-
-
-def named(samples: Samples) -> bool:
-    """Whether the columns have names of their own, by which another table can be read; few enough for a recipe."""
-    given = samples.kind == "vector" and samples.features != unnamed_features(len(samples.features))
-    return given and sum(map(len, samples.features)) < MOST_NAMES
-
-
-def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """What follows from the rest: an encoder for y where x and y are of two kinds, a predictor where there is z, how z is found."""
-    alike = build.pairing(recipe).alike
-    encoder_y, predictor = recipe.encoder_y, recipe.predictor
-    if not alike:
-        encoder_y = encoder_y or recipe.encoder
-    if "name" not in given.get("predictor", {}) and predictor.name == "identity":
-        if recipe.latent.name == "sparse":
-            predictor = predictor.model_copy(update={"name": "dictionary"})
-        elif not alike or recipe.latent.name != "deterministic":
-            predictor = predictor.model_copy(update={"name": "mlp"})
-    recipe = recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor})
-    return recipe.model_copy(update={"minimizer": recipe.minimizer or build.how_z_is_found(recipe)})
-
-
-def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The preset under what is given; a length that is given replaces the preset's."""
-    base = recipe_toml.merge(preset, {})
-    if LENGTHS & set(given.get("training", {})):
-        base["training"] = {key: value for key, value in base["training"].items() if key not in LENGTHS}
-    return recipe_toml.merge(base, given)
-
-
-def read_settings(
-    recipe: str | None, settings: list[str], flags: dict[str, dict[str, Any]], run: Path | None
-) -> tuple[dict[str, Any], str | None]:
-    """What a user has set, and the name of the preset it goes over, if one is named.
-
-    Args:
-        recipe: the name of a preset, or a TOML file.
-        settings: assignments, ``a.b=value``.
-        flags: values of options, None where not given; they come last.
-        run: the run to be resumed, whose own recipe is the base.
-
-    Raises:
-        UsageError: for a recipe that is neither a name nor a file, or a malformed setting.
-    """
-    base: dict[str, Any] = {}
-    preset = None
-    if run is not None and (run / "recipe.toml").is_file():
-        base = recipe_toml.read(run / "recipe.toml")
-    if recipe in presets.PRESETS:
-        preset = recipe
-    elif recipe is not None:
-        base = read_recipe_file(recipe)
-    given = recipe_toml.merge(base, recipe_toml.override({}, settings))
-    for table, values in flags.items():
-        known = {key: value for key, value in values.items() if value is not None}
-        if known and table == "training":
-            given[table] = {k: v for k, v in given.get(table, {}).items() if k not in LENGTHS}
-        given = recipe_toml.merge(given, {table: known}) if known else given
-    return given, preset
-
-
-def read_recipe_file(recipe: str) -> dict[str, Any]:
-    """The values of a recipe that is named by a path.
-
-    Raises:
-        UsageError: if it is no file.
-    """
-    path = Path(recipe)
-    if not path.is_file():
-        close = difflib.get_close_matches(recipe, presets.PRESETS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(
-            f"no recipe {recipe!r}",
-            where="--recipe",
-            help=f"{hint}give a TOML file or one of {', '.join(presets.PRESETS)}",
-            code="E209",
-        )
-    return recipe_toml.load(path).model_dump(mode="json", exclude_unset=True)
 
 
 def train_in(

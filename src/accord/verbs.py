@@ -24,7 +24,8 @@ from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
 from accord.recipe import Recipe
 from accord.report.page import write_report
-from accord.run import Run, new_objective, open_run, read_settings, resolve, train_in
+from accord.resolve import read_settings, resolve
+from accord.run import Run, new_objective, open_run, train_in
 from accord.storage import try_writing
 from accord.terminal import Terminal, TrainingProgress
 from accord.train.run_directory import RunDirectory
@@ -122,6 +123,7 @@ def evaluate(
     run_directory: Path,
     *,
     data: str | None = None,
+    source: str | None = None,
     column: str | None = None,
     label: str | None = None,
     terminal: Terminal,
@@ -129,7 +131,9 @@ def evaluate(
     """Measures a run, calibrates its energy and writes the report."""
     run = open_run(run_directory)
     try_writing(run_directory)
-    samples, train_index, held_out_index = run.training_data()
+    samples, train_index, held_out_index = run.training_data(source)
+    if run.differs(samples):
+        terminal.say(f"warning: {samples.name} has changed since this run was trained on it; parts are told by content")
     test = None if data is None else run.open_data(data, column=column, label=label)
     with stop_on_signals() as stop:
         found = measure(

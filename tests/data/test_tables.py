@@ -285,3 +285,10 @@ def test_other_real_tables(data: Path) -> None:
     assert open_source(data / "ett" / "ETTh1.csv.gz").features[-1] == "OT"
     with pytest.raises(DataError, match="WAVE audio"):
         open_source(data / "fsdd" / "fsdd.parquet")
+
+
+def test_bad_037_a_ragged_line_is_where_the_message_points(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("a,b\n1,2\n3,4,5\n")
+    with pytest.raises(DataError, match="Expected 2 columns, got 3") as caught:
+        open_source(tmp_path / "r.csv")
+    assert caught.value.where == f"{tmp_path / 'r.csv'}:line 3" and "as many cells" in (caught.value.help or "")

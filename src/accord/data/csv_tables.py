@@ -115,7 +115,13 @@ def _as_utf8(path: Path, data: bytes) -> bytes:
 
 def _damaged(path: Path, reason: str, data: bytes = b"", place: int | None = None) -> DataError:
     line = "" if place is None else f":line {data.count(bytes([10]), 0, place) + 1}"
-    return DataError(f"damaged CSV file: {reason}", where=f"{path}{line}", help="save it again as UTF-8", code="E337")
+    ragged = "columns, got" in reason
+    help = "give every line as many cells as the header, and quote cells that hold the separator"
+    found = re.match(r"(line \d+): ", reason) if ragged else None
+    where = f"{path}:{found[1]}" if found else f"{path}{line}"
+    return DataError(
+        f"damaged CSV file: {reason}", where=where, help=help if ragged else "save it again as UTF-8", code="E337"
+    )
 
 
 def _parse(path: Path, data: bytes) -> Any:

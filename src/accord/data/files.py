@@ -123,7 +123,12 @@ class _Walk:
 
 def _leads_out(key: str, target: str) -> BadItem:
     reason = f"a link that leads out of the folder, to {target}"
-    return BadItem(key, "E322", reason, "pass follow_links=True to follow it, or copy the data")
+    return BadItem(
+        key,
+        "E322",
+        reason,
+        "follow it with --set data.follow_links=true (follow_links=True in Python), or copy the data",
+    )
 
 
 def list_images(root: str, follow_links: bool = False) -> Listing:

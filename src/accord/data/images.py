@@ -187,7 +187,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         reason = f"{width} x {height} pixels by its header; the limit is max_pixels={max_pixels}"
-        raise Refused("E313", reason, "make the image smaller, or raise max_pixels if you trust it")
+        raise Refused("E313", reason, "make the image smaller, or raise data.max_pixels if you trust it")
     return image
 
 

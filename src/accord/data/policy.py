@@ -50,7 +50,7 @@ def too_many(name: str, bad: int, total: int, first: Sequence[BadItem], limit: s
     share = math.floor(1000 * bad / total) / 10
     help = first[0].help + '; "accord check" lists all of them'
     if limit and bad < total:
-        help += f", max_bad_fraction={math.ceil(1000 * bad / total) / 1000:g} would skip them"
+        help += f", --set data.max_bad_fraction={math.ceil(1000 * bad / total) / 1000:g} would skip them"
     return DataError(
         f"{bad} of {total} items cannot be used ({share:g} %{limit}): {named}{more}",
         where=place(name, first[0].key),

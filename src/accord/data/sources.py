@@ -237,6 +237,20 @@ def _file_kind(path: Path) -> str:
     return "image" if kind in EXTENSIONS | FOREIGN_EXTENSIONS else kind
 
 
+def _refuse_options(request: _Request, *, column: bool = True, label: bool = True) -> None:
+    """Raise `UsageError` for a column or a label that was named where there are none: nobody would look for it."""
+    for option, name, applies in (("column", request.column, column), ("label", request.label, label)):
+        if name is not None and not applies:
+            raise UsageError(
+                f'{option} "{name}" does not apply to this kind of data',
+                where=request.name,
+                help="leave it out: of a folder of images the sub-folders are the classes"
+                if option == "label"
+                else "leave it out: every column of numbers is used",
+                code="E234",
+            )
+
+
 def _from_folder(paths: Sequence[Path], request: _Request) -> Samples:
     return _from_files(folder_of_images(str(paths[0]), request.follow_links), request)
 
@@ -246,6 +260,7 @@ def _from_images(paths: Sequence[Path], request: _Request) -> Samples:
 
 
 def _from_files(images: FileImages, request: _Request) -> Samples:
+    _refuse_options(request, column=False, label=False)
     names = images.listing.paths
     labels, classes, notes = folder_labels(names)
     found = None if labels is None else Labels(labels, classes)
@@ -273,6 +288,7 @@ def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
 
 
 def _from_csv(paths: Sequence[Path], request: _Request) -> Samples:
+    _refuse_options(request, column=False)
     found, labels, keys = read_csv(paths, request.label)
     found = found.picked(request.features, request.name)
     return vector_samples(

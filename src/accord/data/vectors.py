@@ -141,7 +141,12 @@ def _bad_rows(matrix: np.ndarray, finite: np.ndarray, names: Sequence[str], keys
         column = int(np.argmin(finite[row]))
         what = _what(matrix[row, column])
         bad.append(
-            BadItem(keys[row], "E331", f'column "{names[column]}" is {what}', "fill it (impute=0.0) or drop the row")
+            BadItem(
+                keys[row],
+                "E331",
+                f'column "{names[column]}" is {what}',
+                "fill it (--set data.impute=0.0) or drop the row",
+            )
         )
     return bad
 
@@ -164,7 +169,7 @@ def _not_finite(
     return DataError(
         f"{total} of {len(finite)} rows have values that are not finite numbers: in {counts}{more}; first: {rows} ({bad[0].reason})",
         where=place(name, bad[0].key),
-        help=f"{remedy}drop these rows, or fill NaN with a number: impute=0.0",
+        help=f"{remedy}drop these rows, or fill NaN with a number: --set data.impute=0.0 (impute=0.0 in Python)",
         code="E332" if empty else "E331",
     )
 
