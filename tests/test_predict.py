@@ -298,4 +298,11 @@ def test_a_sheet_shows_each_picture_in_its_place() -> None:
         x, y = left(column) + TILE // 2, MARGIN + 30 + TILE // 2
         assert abs(sheet[y, x] - value) <= 2, column
     assert draw(rows) == draw(rows) and draw([])
-    assert [percent(p) for p in (1, 0.5, 0.096, 0.0123, 0)] == ["100 %", "50 %", "10 %", "1.2 %", "0 %"]
+    assert [percent(p) for p in (1, 0.096, 0.0123, 0.004, 1e-9, 0)] == [
+        "100 %",
+        "10 %",
+        "1 %",
+        "0.4 %",
+        "< 0.1 %",
+        "0 %",
+    ]

@@ -218,4 +218,6 @@ def test_odd_numbers_do_no_harm(value: float, fresh: Path) -> None:
 def test_amounts_in_words() -> None:
     assert values(np.log(16)) == "16 values" and values(64 * np.log(2)) == "2 to the power of 64 values"
     assert values(None) is None
-    assert [rough(p) for p in (None, 0.5, 0.0312, 0.0012)] == ["–", "50\u202f%", "3\u202f%", "0.1\u202f%"]
+    assert [rough(p) for p in (None, 0.5, 0.0312, 0.0012, 1e-9, 0.0)] == [
+        *("–", "50\u202f%", "3\u202f%", "0.1\u202f%", "< 0.1\u202f%", "0\u202f%")
+    ]

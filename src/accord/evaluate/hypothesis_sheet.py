@@ -73,7 +73,9 @@ def _label(pen: ImageDraw.ImageDraw, font: object, one: Candidate, at: tuple[int
 
 def percent(probability: float) -> str:
     """A probability in few characters."""
-    return f"{100 * probability:.0f} %" if probability >= 0.095 or probability == 0 else f"{100 * probability:.2g} %"
+    if 0 < probability < 0.001:
+        return "< 0.1 %"
+    return f"{100 * probability:.1f} %" if 0 < probability < 0.0095 else f"{100 * probability:.0f} %"
 
 
 def tile(picture: Tensor) -> np.ndarray:

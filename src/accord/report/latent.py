@@ -273,7 +273,9 @@ def rough(probability: float | None) -> str:
     """A probability in few characters."""
     if probability is None:
         return "–"
-    return percent(probability) if probability < 0.0095 else f"{100 * probability:.0f}\u202f%"
+    if 0 < probability < 0.001:
+        return "< 0.1\u202f%"
+    return percent(probability) if 0 < probability < 0.0095 else f"{100 * probability:.0f}\u202f%"
 
 
 def written(sprite: Sprite | None, sample: View) -> Html | None:
