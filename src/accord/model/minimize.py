@@ -22,8 +22,12 @@ from accord.errors import UsageError
 from accord.model.energy import Energy
 from accord.model.latent import Scheduled, counts
 
-ELEMENTS = 1 << 22
-"""Numbers in the predictions that are made at a time (16 MB in float32), unless a minimiser is told otherwise."""
+ELEMENTS = 10 << 20
+"""Numbers in the predictions that are made at a time, unless a minimiser is told otherwise.
+
+In float32 these are 40 MB, more than the 32 MB from which the C library gives memory back at once. Smaller blocks would leave holes
+between the small results of many pieces, which add up to what the pieces are there to avoid.
+"""
 
 
 class Minimum(NamedTuple):
