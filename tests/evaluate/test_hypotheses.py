@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from accord.data.pairing import Pairing
+from accord.data.pairing_parts import columns, halves
+from accord.data.samples import Samples
 from accord.errors import UsageError
+from accord.evaluate.features import never
 from accord.evaluate.hypotheses import cheapest, hypotheses, neighbours, representatives, truth
+from accord.evaluate.hypothesis_pictures import examples
+from accord.evaluate.pictures import Sheet
+from accord.evaluate.probes import Part
+from accord.evaluate.work import Work
 from accord.model.codebook import Codebook, ConditionalPrior
 from accord.model.continuous import Gaussian, GaussianWalk, LowDimensional, Noisy, Sparse
+from accord.model.encoder import Encoder
 from accord.model.energy import Cost, cosine, smooth_l1, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Deterministic, Latent
@@ -272,3 +283,64 @@ def test_sequences_are_refused(latent: Latent) -> None:
 def test_numbers_out_of_bounds(wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="whole number of 1 or more"):
         hypotheses(made(Codebook(2, 2)), some(), **wrong)
+
+
+# In an evaluation
+
+
+class Small(nn.Module):
+    """An encoder of halves of digits, or of rows of numbers."""
+
+    def __init__(self, width: int, dim: int = DIM):
+        super().__init__()
+        self.linear = nn.Linear(width, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1).float())
+
+
+def evaluated(samples: Samples, pairing: Pairing, widths: tuple[int, int], latent: Latent, sheet: Sheet | None) -> Any:
+    torch.manual_seed(0)
+    encoders = [Encoder(Small(width), sample_ndim=3 if samples.kind == "image" else 1) for width in widths]
+    model = JointEmbedding(*encoders, MLPPredictor(DIM, latent.dim), latent=latent, minimizer=BestOf(4))
+    half = len(samples) // 2
+    index = np.arange(len(samples))
+    part = Part(samples, index[half:])
+    return examples(Work(model, pairing, Part(samples, index[:half]), part, 0, never, lambda _: None), sheet)
+
+
+def test_examples_of_images_are_drawn(digits: Samples) -> None:
+    sheet = Sheet(8)
+    found = evaluated(digits, halves(), (32, 32), conditional(12, 3), sheet)
+    assert len(found) == 6 and [len(one["predictions"]) for one in found] == [8] * 6
+    for one in found:
+        i = digits.keys.index(one["key"])
+        assert i >= len(digits) // 2, "held out"
+        pixels = digits.batch(np.array([i]))[0, 0].numpy()
+        np.testing.assert_allclose(sheet.tiles[one["y"]][..., 0], pixels, atol=1)
+        np.testing.assert_allclose(sheet.tiles[one["x"]][:, :4, 0], pixels[:, :4], atol=1)
+        assert (sheet.tiles[one["x"]][:, 4:] == 128).all()
+        energies = [p["truth_energy"] for p in one["predictions"]]
+        assert one["nearest"] == int(np.argmin(energies))
+        for prediction in one["predictions"]:
+            assert prediction["distance"] == sorted(prediction["distance"]) and len(prediction["neighbours"]) == 3
+            assert all(digits.keys.index(key) < len(digits) // 2 for key in prediction["keys"]), (
+                "of the training samples"
+            )
+            first = digits.batch(np.array([digits.keys.index(prediction["keys"][0])]))[0, 0].numpy()
+            drawn = sheet.tiles[prediction["neighbours"][0]][..., 0]
+            np.testing.assert_allclose(drawn[:, 4:], first[:, 4:], atol=1)
+            np.testing.assert_allclose(drawn[:, :4], pixels[:, :4], atol=1)
+
+
+def test_examples_of_rows_have_keys_only(vectors: Samples) -> None:
+    found = evaluated(vectors, columns((0, 1), (2, 3, 4, 5)), (2, 4), Gaussian(2), None)
+    assert len(found) == 6 and len(found[0]["predictions"]) == 8
+    assert found[0]["x"] == found[0]["y"] == -1 and found[0]["predictions"][0]["neighbours"] == [-1, -1, -1]
+    assert sum(p["probability"] for p in found[0]["predictions"]) == pytest.approx(1)
+    json.dumps(found, allow_nan=False)
+
+
+def test_no_examples_without_z_or_of_sequences(vectors: Samples) -> None:
+    for latent in (Deterministic(), GaussianWalk(2)):
+        assert evaluated(vectors, columns((0, 1), (2, 3, 4, 5)), (2, 4), latent, None) is None
