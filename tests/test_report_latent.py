@@ -125,7 +125,7 @@ def test_rows_of_numbers_are_written_out(tmp_path: Path) -> None:
     assert not page.all("svg", page.id("hypotheses"))
     rows = page.table("hypotheses")
     assert rows[0] == ["Prediction", "Energy", "Probability", "Nearest real y's", "Distance"]
-    assert rows[1][0] == "1 came true" and rows[1][3] == ", ".join(found[0]["predictions"][0]["keys"])
+    assert rows[1][0] == "✓ 1" and rows[1][3] == ", ".join(found[0]["predictions"][0]["keys"])
     assert len(page.all("table", page.id("hypotheses"))) == 6
 
 

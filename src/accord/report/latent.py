@@ -32,7 +32,9 @@ def latent(run: Run) -> Html | None:
         if value
     ]
     first = [part for part in (cheating(view), wells(view)) if part is not None]
-    second = [part for part in (usage(view), *capacity(view)) if part is not None]
+    used, curves = usage(view), capacity(view)
+    several = len(view.view("information").items("usage")) > 1
+    second = curves if several or used is None else [used, *curves]
     return section(
         "latent",
         "z: what x cannot tell about y",
@@ -40,6 +42,7 @@ def latent(run: Run) -> Html | None:
         tag("dl", *entries, class_="facts") if entries else None,
         verdicts(view),
         side_by_side(*first) if first else None,
+        tag("div", used, class_="wide") if several else None,
         side_by_side(*second, style="grid") if second else None,
     )
 
@@ -161,7 +164,7 @@ def usage(view: View) -> Html | None:
     charts = []
     for number, shares in enumerate(blocks):
         used = f"{figure(perplexity[number])} of {len(shares)}" if number < len(perplexity) else f"{len(shares)} codes"
-        name = f"Block {number + 1}: {used}" if len(blocks) > 1 else f"As if {used} codes were in equal use"
+        name = f"Block {number}: {used}" if len(blocks) > 1 else f"As if {used} codes were in equal use"
         charts.append(tag("figure", tag("p", name, class_="big"), usage_chart(name, shares, small=len(blocks) > 1)))
     rest = len(information.items("usage")) - len(blocks)
     more = f" {rest:,} further blocks are not shown." if rest > 0 else ""
@@ -286,7 +289,7 @@ def written(sprite: Sprite | None, sample: View) -> Html | None:
         near = view.texts("keys")[:MAX_NEIGHBOURS]
         rows.append(
             [
-                tag("span", f"{one.number + 1}", tag("small", "came true") if one.nearest else None),
+                f"✓ {one.number + 1}" if one.nearest else f"{one.number + 1}",
                 figure(view.number("energy")),
                 rough(view.number("probability")),
                 tag("span", ", ".join(clip(key) for key in near) or "–"),

@@ -74,5 +74,5 @@ PREDICTIONS = {
     "embeddings, so it is shown by the real y nearest to it in the training samples, large, and the next two, small. Below: how "
     "probable the prior finds it. The framed one (✓) is nearest to the truth.",
     "written": "What the model holds possible for some held-out samples: each prediction with its energy, how probable the prior "
-    "finds it, and the training samples whose y is nearest to it.",
+    "finds it, and the training samples whose y is nearest to it. The one that is nearest to the truth is marked (✓).",
 }
