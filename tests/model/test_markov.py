@@ -195,8 +195,9 @@ def test_the_best_start_is_chosen_for_a_sequence_as_a_whole() -> None:
     energy = make(GaussianWalk(2, weight=0.05), 4, 6)
     minimum = Descend(3, restarts=5).eval()(energy)
     torch.testing.assert_close(energy(minimum.argmin), minimum.value)
-    for seed in range(5):
-        alone = Descend(3, restarts=1, seed=seed).eval()(energy).value.sum(-1)
-        assert alone.shape == (4,)
+    alone = Descend(3, restarts=0).eval()(energy)  # the origin is among the starts of both
+    assert (minimum.value.sum(-1) <= alone.value.sum(-1) + 1e-12).all()
+    warm = Descend(3, restarts=5).eval()(energy, start=minimum.argmin)
+    assert (warm.value.sum(-1) <= minimum.value.sum(-1) + 1e-12).all()
     drawn = energy.latent.sample((200, 4, 6), energy.s_x, torch.Generator().manual_seed(0))
     assert (energy(drawn).sum(-1) >= minimum.value.sum(-1)).all()
