@@ -411,7 +411,7 @@ def test_a_collapse_is_named_with_a_remedy(kind: str, fresh: Path) -> None:
     [
         (lambda v: v["warnings"].append("Half of the data are duplicates."), "Half of the data are duplicates."),
         (lambda v: v["energy"]["ladder"]["random"].update(auroc=0.6), "only weakly: AUROC 0.600"),
-        (lambda v: v["probes"]["features"]["few_label"].update(mean=0.85), "no better than the raw input"),
+        (lambda v: v["probes"]["features"]["few_label"].update(mean=0.85), "no better than"),
         (lambda v: v["data"].update(held_out=60), "Only 60 samples"),
     ],
 )
@@ -421,6 +421,27 @@ def test_warnings_are_said_in_words(edit: Callable[[dict[str, Any]], object], wo
     page = Page(write_report(fresh))
     assert page.id("verdict").get("class") == "warn"
     assert words in page.text("verdict")
+
+
+@pytest.mark.parametrize(
+    ("rival", "words"),
+    [
+        ("pixels", "no better than the raw input ("),
+        ("pca", "no better than the PCA of the input ("),
+        ("untrained", "no better than the same encoder before training ("),
+    ],
+)
+def test_the_rival_that_is_not_beaten_is_named(rival: str, words: str, fresh: Path) -> None:
+    """Features may beat the raw input and still be no better than before training: the sentence must not mix the two up."""
+
+    def edit(v: dict[str, Any]) -> None:
+        few = v["probes"]["features"]["few_label"]
+        for name in ("pixels", "pca", "untrained"):
+            v["probes"].setdefault(name, {"linear": 0.5, "knn": 0.5})
+            v["probes"][name]["few_label"] = {**few, "mean": few["mean"] - 0.1 if name != rival else few["mean"] + 0.02}
+
+    change(fresh, "evaluation.json", edit)
+    assert words in Page(write_report(fresh)).text("verdict")
 
 
 def test_what_a_resumed_run_wrote_again_replaces_what_it_wrote_before(fresh: Path) -> None:

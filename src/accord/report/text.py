@@ -88,7 +88,7 @@ COLLAPSED = "The representation collapsed."
 
 WARNINGS = {
     "weak energy": "The energy tells matched from random pairs only weakly: AUROC {auroc}, a coin gives 0.5.",
-    "no gain": "With few labels the learned features are no better than the raw input or its PCA ({points} points): "
+    "no gain": "With few labels the learned features are no better than {rival} ({points} points): "
     "train longer, or check that the views keep what matters.",
     "few held out": "Only {count} samples were held out: every figure here is rough.",
 }

@@ -101,6 +101,19 @@ RIVALS = {"pixels": "raw input", "pca": "PCA", "untrained": "untrained"}
 """What learned features are compared with: key in evaluation.json, words."""
 
 
+RIVAL_WORDS = {
+    "pixels": "the raw input",
+    "pca": "the PCA of the input",
+    "untrained": "the same encoder before training",
+}
+
+
+def strongest_rival(run: Run) -> str:
+    """The rival that does best with few labels, by its key."""
+    view = run.evaluation.view("probes")
+    return max(RIVALS, key=lambda key: probe_value(view, key, "few_label")[0] or 0.0)
+
+
 def few_label_gain(run: Run) -> float | None:
     """Few-label score of the features minus the best of the rivals."""
     view = run.evaluation.view("probes")
@@ -116,7 +129,7 @@ def warnings(run: Run) -> list[str]:
     if auroc is not None and auroc < WEAK_AUROC and not collapse:
         found.append(WARNINGS["weak energy"].format(auroc=fraction(auroc)))
     if gain is not None and gain <= 0:
-        found.append(WARNINGS["no gain"].format(points=points(gain)))
+        found.append(WARNINGS["no gain"].format(rival=RIVAL_WORDS[strongest_rival(run)], points=points(gain)))
     if held_out is not None and held_out < FEW_HELD_OUT:
         found.append(WARNINGS["few held out"].format(count=figure(held_out)))
     return found + about_z(run, found) + run.notes

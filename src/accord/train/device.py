@@ -40,7 +40,8 @@ class Device:
 
     def __str__(self) -> str:
         if self.is_cpu:
-            return f"CPU, {torch.get_num_threads()} threads, {self.precision}"
+            threads = torch.get_num_threads()
+            return f"CPU, {threads} thread{'s' if threads > 1 else ''}, {self.precision}"
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         layout = ", channels last" if self.channels_last else ""
         return f"{name} ({self.device}), {self.precision}{layout}"
