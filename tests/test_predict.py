@@ -24,7 +24,7 @@ from accord.data.pairing_parts import halves
 from accord.data.sources import open_source
 from accord.data.synthetic import Jump
 from accord.evaluate.hypothesis_pictures import Pictures
-from accord.evaluate.hypothesis_sheet import MARGIN, TILE, Candidate, Row, draw, left, percent
+from accord.evaluate.hypothesis_sheet import CAPTION, GAP, MARGIN, TILE, Candidate, Row, draw, left, percent
 from accord.predict import Lines, evenly
 
 Command = Callable[..., Any]
@@ -144,6 +144,24 @@ def test_a_model_without_z_has_one_prediction(accord: Command, digits_run: Path,
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 
+def test_a_decoder_draws_both_outcomes(accord: Command, jump_run: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in jump_run.rglob("*") if path.is_file()}
+    sheets = []
+    for name, options in (("nearest", ()), ("drawn", ("--draw",)), ("again", ("--draw",))):
+        table, sheet = tmp_path / f"{name}.parquet", tmp_path / f"{name}.png"
+        predicted(accord, jump_run, "jump:both=0", table, "-k", 2, "--sheet", sheet, *options)
+        sheets.append(np.asarray(Image.open(sheet).convert("L")).astype(float) / 255)
+    nearest, drawn, again = sheets
+    assert np.array_equal(drawn, again) and nearest.shape == drawn.shape and not np.array_equal(nearest, drawn)
+    assert {path: path.read_bytes() for path in jump_run.rglob("*") if path.is_file()} == before
+    ends = []
+    for row in range(12):
+        top = MARGIN + 30 + row * (TILE + GAP + CAPTION) + TILE // 2
+        halves_ = [drawn[top : top + TILE // 2, left(2 + h) : left(2 + h) + TILE] for h in (0, 1)]
+        ends.append([half[:, : TILE // 2].mean() < half[:, TILE // 2 :].mean() for half in halves_])
+    assert np.mean([first != second for first, second in ends]) > 0.8, "one is drawn on the left, one on the right"
+
+
 @pytest.fixture
 def strips(tmp_path: Path) -> Path:
     """Images of jumps as files, one of them damaged."""
@@ -193,6 +211,7 @@ def test_nothing_but_bad_rows(accord: Command, jump_run: Path, strips: Path, tmp
         (["-o", "p.parquet", "--sheet", "p.jpg"], ".png"),
         (["-o", "p.parquet", "--sheet", "no/such/p.png"], "no/such"),
         (["-o", "p.parquet", "--sheet", "p.png", "--neighbours", "0"], "--neighbours"),
+        (["-o", "p.parquet", "--draw"], "--draw"),
         (["-o", "p.parquet", "--corpus", "nowhere"], "nowhere"),
         (["-o", "p.parquet", "--corpus", "forks"], "vector"),
         (["-o", "p.parquet", "--hypothesis", "3"], "--hypotheses"),

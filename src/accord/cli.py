@@ -231,6 +231,9 @@ def predict(
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="A .png file: x, the truth and the nearest real y's as pictures.")
     ] = None,
+    drawing: Annotated[
+        bool, typer.Option("--draw", help="Draw the predictions on the sheet, by a small decoder trained for it now.")
+    ] = False,
     column: Column = None,
     json: Json = False,
     debug: Debug = False,
@@ -241,7 +244,7 @@ def predict(
     probable the prior finds it, and the keys and distances of the real y's nearest to it. Where a sample holds its own y, truth_*
     columns say which hypothesis came true. Bad inputs keep their rows, marked and without numbers.
 
-    A prediction is an embedding, no picture. --sheet shows it by the real y's next to it.
+    A prediction is an embedding, no picture. --sheet shows it by the real y next to it, or with --draw as a decoder sees it.
 
     Example: accord predict runs/jump jump -k 2 -o jump.parquet --sheet jump.png
     """
@@ -249,7 +252,9 @@ def predict(
     from accord.predict import predict as run_it
 
     terminal = Terminal(as_json=json)
-    wanted = Wanted(hypotheses=hypotheses, neighbours=neighbours, corpus=corpus, sheet=sheet, column=column)
+    wanted = Wanted(
+        hypotheses=hypotheses, neighbours=neighbours, corpus=corpus, sheet=sheet, draw=drawing, column=column
+    )
     terminal.result(run_it(run_directory, source, output, wanted, terminal=terminal))
 
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 import torch
 
 from accord.errors import AccordError, DataError, UsageError
-from accord.evaluate.features import Stop, embed_plain
+from accord.evaluate.drawing import LARGEST, Drawer, train_drawer
+from accord.evaluate.features import Stop, embed_plain, read
 from accord.evaluate.hypotheses import Hypotheses, Neighbours, Truth, how_many, hypotheses, neighbours, truth
-from accord.evaluate.hypothesis_pictures import Corpus, Pictures, corpus_of
+from accord.evaluate.hypothesis_pictures import MOST, Corpus, Pictures, corpus_of
 from accord.evaluate.hypothesis_sheet import Candidate, Row, draw
 from accord.model.codebook import Codebook, ConditionalPrior, codebook_of
 from accord.output import require_writable, table_file
@@ -33,13 +34,14 @@ class Wanted:
     """What a user asks for.
 
     hypotheses: K. neighbours: real y's listed for each. corpus: where they are looked for, None for the training part of the run.
-    sheet: a PNG file, or None. column: the image column of tables.
+    sheet: a PNG file, or None. draw: let a decoder draw the predictions on it. column: the image column of tables.
     """
 
     hypotheses: int = 8
     neighbours: int = 3
     corpus: str | None = None
     sheet: Path | None = None
+    draw: bool = False
     column: str | None = None
 
 
@@ -68,12 +70,15 @@ def predict(run_directory: Path, source: str, output: Path, wanted: Wanted, *, t
         corpus = None
         if wanted.neighbours:
             corpus = open_corpus(run, wanted, lambda: stop.check("predicting"), terminal)
+        drawer = None
+        if wanted.draw and corpus is not None:
+            drawer = train_on(run, corpus, lambda: stop.check("learning to draw"))
         for index in batches(samples):
             stop.check("predicting")
             found = predicted(run, problems, index, count, corpus, wanted.neighbours)
             table.write(columns(run, problems, index, found, corpus, count))
             if corpus is not None and shown:
-                rows += sheet_rows(Pictures(run.pairing, samples, corpus.samples), found, corpus, shown)
+                rows += sheet_rows(Pictures(run.pairing, samples, corpus.samples), found, corpus, shown, drawer)
         if wanted.sheet is not None:
             replace_file(wanted.sheet, draw(rows))
     where = "" if wanted.sheet is None else f", {wanted.sheet}"
@@ -99,6 +104,8 @@ def _check(output: Path, wanted: Wanted) -> None:
             )
     require_writable(output, vectors=False)
     sheet = wanted.sheet
+    if wanted.draw and sheet is None:
+        raise UsageError("there is nothing to draw on", where="--draw", help="add --sheet FILE.png", code="E236")
     if sheet is None:
         return
     if sheet.suffix.lower() != ".png":
@@ -262,7 +269,31 @@ class Lines:
         }
 
 
-def sheet_rows(pictures: Pictures, found: Predicted, corpus: Corpus, shown: set[int]) -> list[Row]:
+def train_on(run: Run, corpus: Corpus, stop: Stop) -> Drawer:
+    """A decoder of the y's of a corpus, of at most 10,000 of them.
+
+    Raises:
+        UsageError: if they are too large.
+    """
+    seed = run.recipe.training.seed
+    some = np.random.default_rng(seed).permutation(len(corpus.places))[:MOST]
+    parts = []
+    for rows in read(corpus.samples, corpus.places[some], torch.device("cpu")):
+        stop()
+        parts.append(run.pairing.plain_y(rows.values, rows.aspect))
+        if parts[0][0].numel() > LARGEST:
+            raise UsageError(
+                f"pictures of {' x '.join(map(str, parts[0].shape[1:]))} are too large to draw",
+                where="--draw",
+                help="leave out --draw: the nearest real y's are shown instead",
+                code="E237",
+            )
+    return train_drawer(corpus.s_y[torch.from_numpy(some)], torch.cat(parts), seed=seed, stop=stop)
+
+
+def sheet_rows(
+    pictures: Pictures, found: Predicted, corpus: Corpus, shown: set[int], drawer: Drawer | None = None
+) -> list[Row]:
     """The inputs of a batch that are drawn."""
     assert found.near is not None
     rows = []
@@ -273,6 +304,8 @@ def sheet_rows(pictures: Pictures, found: Predicted, corpus: Corpus, shown: set[
         for h, near in enumerate(found.near.place[row].tolist()):
             known = [int(corpus.places[n]) for n in near[:1] if n >= 0]
             picture = pictures.candidate(i, known[0]) if known else None
+            if drawer is not None:
+                picture = pictures.drawn(i, drawer(found.hypotheses.s_y_hat[row, h : h + 1]))
             nearest = int(found.truth.nearest[row]) == h
             candidates.append(Candidate(picture, float(found.hypotheses.probability[row, h]), nearest))
         rows.append(Row(pictures.given(i), pictures.truth(i), candidates))

@@ -92,6 +92,10 @@ class Pictures:
         """Sample i with the y of item j of the corpus."""
         return whole(self.pairing, *self._pair(i, self.corpus, j))
 
+    def drawn(self, i: int, y: Tensor) -> Tensor:
+        """Sample i with a picture of y, (1, channel, height, width)."""
+        return whole(self.pairing, self._pair(i, self.samples, i)[0], y)
+
     def _pair(self, i: int, others: Samples, j: int) -> tuple[Tensor, Tensor]:
         pair = self.pairing.join(_original(self.samples, i), _original(others, j))
         y = pair.y[0] if pair.y.ndim > 4 else pair.y  # the first of several targets
