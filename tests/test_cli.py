@@ -413,3 +413,26 @@ def test_bad_022_links_out_of_the_folder_are_followed_as_the_message_says(
     options = ("--epochs", 1, "--set", "training.batch_size=16", "--out", tmp_path / "run")
     assert "--set data.follow_links=true" in refused(accord("train", tmp_path / "x", *options), 3)
     assert accord("train", tmp_path / "x", "--set", "data.follow_links=true", *options).code == 0
+
+
+@pytest.mark.parametrize("verb", ["embed", "score"])
+def test_bad_093_a_signal_ends_embedding_and_scoring_after_a_small_batch(
+    accord: Command, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """The flag is read at every batch of the model, not only between the large ones that are written at once."""
+    from accord.data.samples import Kept
+
+    reads: list[int] = []
+    read = Kept.read
+
+    def signalled(self: Kept, index: np.ndarray) -> Any:
+        reads.append(len(index))
+        if len(reads) == 2:  # the first read is the look for bad items
+            os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, index)
+
+    monkeypatch.setattr(Kept, "read", signalled)
+    overlap = ["--allow-overlap"] if verb == "score" else []
+    outcome = accord(verb, digits_run, "digits", "-o", tmp_path / "out.parquet", *overlap)
+    assert outcome.code == 143 and "stopped by SIGTERM while" in outcome.err
+    assert len(reads) <= 3 and not list(tmp_path.iterdir())

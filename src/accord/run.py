@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from accord.errors import UsageError
 from accord.evaluate.calibrate import text_hash
 from accord.evaluate.energy import pair_energies, scores
 from accord.evaluate.evaluation import Origin
-from accord.evaluate.features import evaluating, read
+from accord.evaluate.features import evaluating, never, read
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
@@ -32,6 +33,8 @@ from accord.train.progress import Progress
 from accord.train.run_directory import RunDirectory
 from accord.train.signals import Stop
 
+DRAWS = 8
+"""Random pairs of a sample whose mean energy is its score."""
 LOOKED_AT = 2048
 """Samples that a fresh model takes mean, standard deviation and filters from."""
 
@@ -95,16 +98,20 @@ class Run:
         data = self.recipe.data
         return text_hash(self.recipe.pairing, data.kind, data.shape, self.recipe.training.seed, *(data.features or ()))
 
-    def energies(self, samples: Samples, index: np.ndarray) -> np.ndarray:
+    def energies(self, samples: Samples, index: np.ndarray, *, stop: Callable[[], None] = never) -> np.ndarray:
         """Mean F of some pairs that the run's own pairing makes of each sample, float64; it depends on the sample alone."""
         seed = self.recipe.training.seed
-        return scores(self.model, samples, index, self.pairing, seed=seed).numpy()
+        draws = DRAWS if self.pairing.random else 1
+        return scores(self.model, samples, index, self.pairing, seed=seed, draws=draws, stop=stop).numpy()
 
-    def energies_of_pairs(self, xs: Samples, ys: Samples, index: np.ndarray) -> np.ndarray:
+    def energies_of_pairs(
+        self, xs: Samples, ys: Samples, index: np.ndarray, *, stop: Callable[[], None] = never
+    ) -> np.ndarray:
         """F of the x of some samples and the y of others, paired row by row, nothing random, float64."""
         found = []
         with evaluating(self.model) as device:
             for x, y in zip(read(xs, index, device), read(ys, index, device), strict=True):
+                stop()
                 pair = self.pairing.join(Originals(x.values, x.aspect), Originals(y.values, y.aspect))
                 s_x, s_y = self.model.encoder_x(pair.x), self.model.encoder_y(pair.y)
                 found.append(pair_energies(self.model, s_x.cpu(), s_y.cpu(), pair.action))

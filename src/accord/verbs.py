@@ -6,6 +6,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,7 +153,8 @@ def evaluate(
             said=terminal.progress,
         )
         collapse = verdict_of(found["collapse"])  # type: ignore[arg-type]
-        calibrate_run(run, samples, train_index, held_out_index, collapse, terminal)
+        energies = run.energies(samples, held_out_index, stop=lambda: stop.check("calibrating"))
+        calibrate_run(run, samples, np.concatenate([train_index, held_out_index]), energies, collapse, terminal)
     page = write_report(run_directory)
     show_evaluation(found, terminal)
     terminal.say(f"report: {page}")
@@ -162,8 +164,8 @@ def evaluate(
 def calibrate_run(
     run: Run,
     samples: Samples,
-    train_index: np.ndarray,
-    held_out_index: np.ndarray,
+    used: np.ndarray,
+    energies: np.ndarray,
     collapse: Verdict | None,
     terminal: Terminal,
 ) -> None:
@@ -171,8 +173,8 @@ def calibrate_run(
     path = run.path / "calibration.json"
     try:
         calibration = calibrate(
-            run.energies(samples, held_out_index),
-            content=samples.content[np.concatenate([train_index, held_out_index])],
+            energies,
+            content=samples.content[used],
             model=model_hash(run.model),
             preprocess=run.preprocess_hash(),
             collapse=collapse,
@@ -233,7 +235,8 @@ def embed(
         for index in batches(samples):
             stop.check("embedding")
             good = problems.readable(index)
-            found = extract(encoder, samples, good, run.pairing, side=SIDES[side], finite=False)
+            check = partial(stop.check, "embedding")
+            found = extract(encoder, samples, good, run.pairing, side=SIDES[side], stop=check, finite=False)
             values = (found.features if layer == "features" else found.embeddings).numpy()
             problems.refuse(good[~np.isfinite(values).all(1)], "the embedding is not finite")
             table.write({**problems.columns(index), "embedding": problems.spread(index, good, values)})
@@ -268,7 +271,11 @@ def score(
         for index in batches(samples):
             stop.check("scoring")
             good = problems.readable(index)
-            energies = run.energies(samples, good) if others is None else run.energies_of_pairs(samples, others, good)
+            check = partial(stop.check, "scoring")
+            if others is None:
+                energies = run.energies(samples, good, stop=check)
+            else:
+                energies = run.energies_of_pairs(samples, others, good, stop=check)
             problems.refuse(good[~np.isfinite(energies)], "the energy is not finite")
             energy = problems.spread(index, good, energies)
             columns = {**problems.columns(index), "energy": energy, "p_value": calibration.p_values(energy)}
