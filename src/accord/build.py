@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from accord import recipe as r
-from accord.build_latent import default_minimizer, latent, minimizer
+from accord.build_latent import default_minimizer, latent, minimizer, require_fit
 from accord.data.augment import Augmentation, VectorAugmentation
 from accord.data.pairing import Pairing, TwoViews, two_views
 from accord.data.pairing_masked import masked_blocks
@@ -72,8 +72,14 @@ def objective(recipe: r.Recipe, standardize: Standardize, standardize_y: Standar
 
 
 def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> JointEmbedding:
-    """The energy model of a resolved recipe, with fresh weights."""
+    """The energy model of a resolved recipe, with fresh weights.
+
+    Raises:
+        UsageError: for parts that do not fit each other or the data.
+    """
     assert recipe.encoder is not None, "the recipe is not resolved"
+    how = recipe.minimizer or how_z_is_found(recipe)
+    require_fit(recipe.latent, how, linear=_linear(recipe))
     x, y = forms(recipe)
     if recipe.encoder_y is None and x != y:
         raise UsageError(
@@ -88,7 +94,7 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
         encoder_y = encoder(recipe, recipe.encoder_y, standardize_y or standardize, y, plain=True)
     dim = recipe.projector.dim
     z = latent(recipe.latent, dim)
-    found = minimizer(recipe.minimizer or how_z_is_found(recipe), z, dim, pairing(recipe).action_dim)
+    found = minimizer(how, z, dim, pairing(recipe).action_dim)
     return JointEmbedding(
         encoder_x, encoder_y, predictor(recipe, z), cost=COSTS[recipe.cost], latent=z, minimizer=found
     )
@@ -96,8 +102,12 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
 
 def how_z_is_found(recipe: r.Recipe) -> MinimizerSection:
     """The minimiser that suits the latent, predictor and cost of a recipe."""
-    linear = recipe.predictor.name == "dictionary" and recipe.cost == "squared_error"
-    return default_minimizer(recipe.latent, linear=linear)
+    return default_minimizer(recipe.latent, linear=_linear(recipe))
+
+
+def _linear(recipe: r.Recipe) -> bool:
+    """Whether the prediction is linear in z and the cost a squared error."""
+    return recipe.predictor.name == "dictionary" and recipe.cost == "squared_error"
 
 
 def forms(recipe: r.Recipe) -> tuple[Shape, Shape]:

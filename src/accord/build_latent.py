@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from accord import recipe_latent as r
+from accord.errors import UsageError
 from accord.model.amortize import Amortize, Recognition
 from accord.model.codebook import MOST, Codebook, ConditionalPrior
 from accord.model.continuous import Gaussian, LowDimensional, Noisy, Sparse
@@ -15,6 +16,17 @@ from accord.model.latent import Deterministic, Latent
 from accord.model.minimize import BestOf, Enumerate, Minimizer
 from accord.model.sparse_coding import Ista
 from accord.model.variational import Variational
+
+_VECTOR = ("amortize", "descend", "langevin", "best_of")
+SUITABLE: dict[str, tuple[str, ...]] = {
+    "deterministic": ("enumerate", "best_of", "descend"),
+    "codebook": ("enumerate", "coordinate", "amortize", "best_of"),
+    "gaussian": ("variational", *_VECTOR),
+    "noisy": _VECTOR,
+    "low_dimensional": _VECTOR,
+    "sparse": ("ista", *_VECTOR),
+}
+"""By what minimisers z is found, the best first; what a latent and a minimiser say to each other when called, told before."""
 
 
 def latent(section: r.LatentSection, dim: int) -> Latent:
@@ -56,6 +68,46 @@ def default_minimizer(section: r.LatentSection, *, linear: bool) -> r.MinimizerS
             return r.IstaMinimizer(name="ista", accelerated=True)
         case _:
             return r.AmortizeMinimizer(name="amortize")
+
+
+def require_fit(z: r.LatentSection, found: r.MinimizerSection, *, linear: bool) -> None:
+    """Refuses a way of finding z that does not suit what z is, before anything is trained.
+
+    Args:
+        z: what it is.
+        found: how it is found.
+        linear: whether the prediction is linear in z and the cost a squared error.
+
+    Raises:
+        UsageError: with the key that is wrong and what would suit.
+    """
+    if found.name not in SUITABLE[z.name]:
+        message = f"the minimiser {found.name!r} cannot find the z of the latent {z.name!r}"
+        raise _misfit(message, "minimizer.name", f"use {', '.join(SUITABLE[z.name])}")
+    if isinstance(z, r.CodebookLatent) and (found.name == "enumerate" or z.usage) and z.codes**z.blocks > MOST:
+        message = f"{z.codes} codes in {z.blocks} blocks are more than the {MOST:,} values that can be enumerated"
+        if z.usage:
+            raise _misfit(message, "latent.usage", "leave out latent.usage, or set fewer latent.codes or latent.blocks")
+        raise _misfit(message, "minimizer.name", "use coordinate, or set fewer latent.codes or latent.blocks")
+    if isinstance(found, r.IstaMinimizer) and found.accelerated and not (linear and not _spread(z)):
+        message = "FISTA needs a prediction that is linear in z, the squared error as cost and no spread term"
+        remedy = "set it to false, or predictor.name to dictionary, cost to squared_error and latent.spread to 0"
+        raise _misfit(message, "minimizer.accelerated", remedy)
+    if isinstance(found, r.LangevinMinimizer | r.BestOfMinimizer) and found.beta is not None:
+        if isinstance(z, r.LowDimensionalLatent) and z.bound is None:
+            message = "a z without bound has no prior, which a finite minimizer.beta needs"
+            raise _misfit(message, "latent.bound", "set latent.bound to 3, say, or use descend")
+        if _spread(z):
+            message = "draws of a sparse z do not follow its spread term, and a finite minimizer.beta needs them to"
+            raise _misfit(message, "latent.spread", "set latent.spread to 0, or use ista")
+
+
+def _spread(z: r.LatentSection) -> float:
+    return z.spread if isinstance(z, r.SparseLatent) else 0.0
+
+
+def _misfit(message: str, where: str, help: str) -> UsageError:
+    return UsageError(message, where=where, help=help, code="E239")
 
 
 def minimizer(section: r.MinimizerSection, z: Latent, dim: int, action_dim: int) -> Minimizer:
