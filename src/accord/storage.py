@@ -21,13 +21,15 @@ TEMPORARY = ".tmp-"
 """Marks what is being written; whoever holds the lock of the run may remove it."""
 
 
-def write_file(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes, *, called: Path | None = None) -> None:
     """Creates `path`, which must not exist, and forces it to the disk; after an error nothing of it is left.
+
+    `called` is the name it has in messages, where `path` is not the one that it will have.
 
     Raises:
         EnvironmentFault: if the disk is full (with bytes needed and free), read-only or failing.
     """
-    with disk_faults(path, needed=len(data)):
+    with disk_faults(called or path, needed=len(data)):
         _create(path, data)
 
 

@@ -221,6 +221,7 @@ def test_an_error_at_any_write_leaves_what_was_there(tmp_path: Path, number: int
             continue
         assert raised is not None
         assert (raised.exit_code, raised.code) == (5, code)
+        assert str(raised.where).startswith(str(tmp_path / "step-3")) and ".tmp-" not in str(raised.where)
         assert snapshot(tmp_path) == before
     assert k > 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -204,3 +205,21 @@ def test_the_log_ends_with_a_whole_line_when_the_disk_is_full(tmp_path: Path, mo
     assert log.sync() == (tmp_path / "log").stat().st_size
     log.close()
     assert [json.loads(line)["step"] for line in (tmp_path / "log").read_text().splitlines()] == [1, 3]
+
+
+def test_a_disk_without_room_for_the_lock_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / ENVIRONMENT).write_text("{}")
+
+    def full(descriptor: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(run_directory, "write_all", full)
+    for path, resume in ((tmp_path / "new", False), (old, True)):
+        with pytest.raises(EnvironmentFault, match="No space left"), RunDirectory(path, resume=resume):
+            pass
+    assert [p.name for p in tmp_path.iterdir()] == ["old"] and [p.name for p in old.iterdir()] == [ENVIRONMENT]
+    monkeypatch.undo()
+    with RunDirectory(old, resume=True) as run:
+        assert run.is_open

@@ -97,11 +97,11 @@ def save_checkpoint(
 
 def _write(final: Path, files: Mapping[str, bytes]) -> None:
     temporary = temporary_name(final)
-    with disk_faults(temporary, needed=sum(map(len, files.values()))):
+    with disk_faults(final, needed=sum(map(len, files.values()))):
         temporary.mkdir()
         try:
             for name, data in files.items():
-                write_file(temporary / name, data)
+                write_file(temporary / name, data, called=final / name)
             sync(temporary)
             temporary.rename(final)
         except BaseException:

@@ -12,6 +12,7 @@ import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -83,6 +84,11 @@ class RunDirectory:
                 return acquire_lock(self.path / LOCK)
             except FileNotFoundError:
                 continue
+            except OSError:
+                if self._made:
+                    with suppress(OSError):  # not empty: another process is at work in it
+                        self.path.rmdir()
+                raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
     def __exit__(
@@ -206,8 +212,13 @@ def acquire_lock(path: Path) -> int:
             break
         os.close(descriptor)  # its owner removed the file between our two calls
     me = Owner(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
-    os.ftruncate(descriptor, 0)
-    write_all(descriptor, json.dumps(me._asdict()).encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, json.dumps(me._asdict()).encode())
+    except OSError:  # a disk without room for a line
+        path.unlink()
+        os.close(descriptor)
+        raise
     return descriptor
 
 
