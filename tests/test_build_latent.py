@@ -16,6 +16,7 @@ from accord.build_latent import SUITABLE, minimizer
 from accord.data.pair import Pair
 from accord.errors import UsageError
 from accord.model.normalize import Standardize
+from accord.model.predictor import DictionaryPredictor
 from accord.recipe import Recipe
 
 MINIMIZERS = ("enumerate", "coordinate", "best_of", "descend", "ista", "amortize", "variational", "langevin")
@@ -99,6 +100,23 @@ def test_fista_is_for_dictionaries_with_the_squared_error() -> None:
     for latent, cost in ((sparse, "smooth_l1"), ({**sparse, "spread": 0.5}, "squared_error")):
         with pytest.raises(UsageError, match="FISTA"):
             objective(recipe(latent, fista, predictor=dictionary, cost=cost))
+
+
+def test_a_dictionary_needs_a_z() -> None:
+    with pytest.raises(UsageError, match="deterministic") as refused:
+        objective(recipe({"name": "deterministic"}, predictor={"name": "dictionary"}))
+    assert refused.value.where == "predictor.name"
+    with pytest.raises(UsageError, match="3 directions, z has 2"):
+        DictionaryPredictor(4, 3)(torch.zeros(5, 4), torch.zeros(5, 2))
+
+
+def test_a_model_that_does_not_fit_into_memory_is_an_error_of_the_environment(
+    accord: Callable[..., Any], tmp_path: Path
+) -> None:
+    vast = ("--set", f"latent.codes={10**12}", "--set", "training.steps=1")
+    ended = accord("train", "forks:m=2,n=64", *vast, "--out", tmp_path / "run")
+    assert ended.code == 5
+    assert "out of memory" in ended.err
 
 
 def test_the_command_line_refuses_before_training_and_leaves_nothing(

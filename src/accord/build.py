@@ -209,14 +209,21 @@ def predictor(recipe: r.Recipe, z: Latent) -> Predictor:
     """From s_x and z to the predicted s_y.
 
     Raises:
-        UsageError: for a predictor that takes no z where there is one.
+        UsageError: for a predictor that takes no z where there is one, or needs one where there is none.
     """
     section, dim, action_dim = recipe.predictor, recipe.projector.dim, pairing(recipe).action_dim
     hidden = None if section.hidden is None else tuple(section.hidden)
     if section.name == "mlp":
         return MLPPredictor(dim, z.dim, action_dim=action_dim, hidden=hidden)
+    if section.name == "dictionary" and z.dim:
+        return DictionaryPredictor(dim, z.dim, action_dim=action_dim, hidden=hidden)
     if section.name == "dictionary":
-        return DictionaryPredictor(dim, max(1, z.dim), action_dim=action_dim, hidden=hidden)
+        raise UsageError(
+            "the predictor 'dictionary' is moved by z, but latent.name is 'deterministic'",
+            where="predictor.name",
+            help="use mlp or identity, or another latent",
+            code="E214",
+        )
     if z.dim:
         raise UsageError(
             f"the predictor 'identity' takes no z, but latent.name is {recipe.latent.name!r}",

@@ -28,6 +28,7 @@ from accord.objective.loss import Objective
 from accord.recipe import Recipe
 from accord.resolve import reading
 from accord.train.checkpoint import find_checkpoint, load_weights
+from accord.train.device import memory_faults
 from accord.train.fit import Fit, fit
 from accord.train.progress import Progress
 from accord.train.run_directory import RunDirectory
@@ -217,7 +218,8 @@ def train_in(
     settings = recipe.training
     pairing = build.pairing(recipe)
     train_index, _ = split(samples, recipe.data.held_out, settings.seed)
-    objective = new_objective(recipe, samples, train_index, pairing)
+    with memory_faults(settings.batch_size):
+        objective = new_objective(recipe, samples, train_index, pairing)
     return fit(
         objective,
         samples,

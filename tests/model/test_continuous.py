@@ -103,6 +103,7 @@ def test_noise_only_while_training() -> None:
     assert noisy.std().item() == pytest.approx(0.5, rel=0.02)
     assert torch.equal(latent.eval().transmit(z), z)
     assert latent.capacity == pytest.approx(2 * math.log(5))
+    assert Noisy(1, noise=1e-300).capacity == pytest.approx(300 * math.log(10))  # no overflow
     assert math.isinf(Gaussian(3).capacity)
 
 

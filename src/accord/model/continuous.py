@@ -72,7 +72,7 @@ class Noisy(Latent):
     @property
     def capacity(self) -> float:
         """That of the Gaussian channel with mean power 1."""
-        return 0.5 * self.dim * math.log1p(self.noise**-2)
+        return self.dim * math.log(math.hypot(1, 1 / self.noise))
 
     def price(self, z: Tensor, s_x: Tensor) -> Tensor:
         """0 in the ball; what lies outside is not allowed (see `project`)."""

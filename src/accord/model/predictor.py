@@ -126,7 +126,16 @@ class DictionaryPredictor(Predictor):
         return self.dictionary
 
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
-        """s_y_hat, (*samples, *batch, dim)."""
+        """s_y_hat, (*samples, *batch, dim).
+
+        Raises:
+            UsageError: if z, s_x or the action have another width than it was made for.
+        """
+        if z.shape[-1] != self.directions.shape[1]:
+            raise UsageError(
+                f"the dictionary has {self.directions.shape[1]} directions, z has {z.shape[-1]} numbers",
+                help="give DictionaryPredictor the dim of the latent as latent_dim, or use MLPPredictor where there is no z",
+            )
         shift: Tensor = z @ self.dictionary.T
         if self.mean is None:
             return shift.expand(*torch.broadcast_shapes(z.shape[:-1], s_x.shape[:-1]), shift.shape[-1])
