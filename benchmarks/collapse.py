@@ -1,6 +1,6 @@
 """Is a collapse named while it happens, and is a healthy run left alone? Alarms of whole runs, healthy ones and ones set up to fail.
 
-    python benchmarks/collapse.py [SOURCE] [--epochs 5] [--seeds 2]
+    OMP_NUM_THREADS=1 python benchmarks/collapse.py [SOURCE] [--epochs 5] [--seeds 2]
 
 SOURCE is digits (40 epochs) or anything `accord train` takes. Every run goes on to its end; what is printed is the first alarm.
 """
