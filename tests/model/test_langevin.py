@@ -13,7 +13,7 @@ from accord.model.codebook import Codebook
 from accord.model.continuous import Gaussian, GaussianWalk, LowDimensional, Noisy, Sparse
 from accord.model.descend import Descend
 from accord.model.energy import Energy, squared_error
-from accord.model.langevin import Langevin, Particles, effective_size
+from accord.model.langevin import Langevin, Particles, _shape, _times, effective_size
 from accord.model.latent import Latent
 from accord.model.minimize import BestOf
 from accord.model.predictor import DictionaryPredictor, MLPPredictor
@@ -240,3 +240,13 @@ def test_refusals() -> None:
         Langevin(1.0)(linear(Sparse(2, spread=1.0)))
     with pytest.raises(UsageError, match="particles"):
         Langevin(1.0, particles=0)
+
+
+def test_few_particles_of_a_wide_z_need_no_matrix() -> None:
+    """What only the diagonal is known of is as wide as z, not its square: 32 particles of 500 numbers are no 500 x 500 matrices."""
+    z, size = torch.randn(8, 3, 500), torch.tensor([1.0, 2.0, 0.5])
+    shape = _shape(z, size, coupled=False)
+    assert shape.root is None
+    assert torch.allclose(_times(shape, z), size[:, None] * z.std(0, unbiased=False) * z)
+    many = _shape(torch.randn(64, 3, 4), size, coupled=False)
+    assert many.root is not None

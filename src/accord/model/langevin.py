@@ -200,17 +200,17 @@ def _moved(
     energy: Energy, point: _Point, beta: float, size: Tensor, generator: torch.Generator | None
 ) -> tuple[_Point, Tensor]:
     """One Metropolis-adjusted Langevin step at inverse temperature beta, and the share of particles that took it, (*batch)."""
-    shape = size[..., None, None] * _shape(point.z, coupled=energy.latent.coupled)
+    shape = _shape(point.z, size, coupled=energy.latent.coupled)
     slope = point.price_slope + beta * point.cost_slope
     noise = _noise(torch.randn, point.z.shape, generator, point.z, energy)
-    trial = point.z + _times(shape, noise - 0.5 * _times(shape.mT, slope))
+    trial = point.z + _times(shape, noise - 0.5 * _times(_turned(shape), slope))
     allowed = (energy.latent.project(trial) - trial).abs().amax(-1) <= 1e-6
     if energy.latent.coupled:
         allowed = allowed.all(-1, keepdim=True).expand_as(allowed)
     with torch.enable_grad():
         new = _Point.at(energy, trial)
     slopes = slope + new.price_slope + beta * new.cost_slope
-    back = 0.5 * _times(shape.mT, slopes) - noise  # the noise of the way back
+    back = 0.5 * _times(_turned(shape), slopes) - noise  # the noise of the way back
     there, here = (_sequence(energy, v.square().sum(-1)) for v in (back, noise))
     log_ratio = point.price - new.price + beta * (point.cost - new.cost) - 0.5 * (there - here)
     uniform = _noise(torch.rand, (*point.z.shape[:-1], 1), generator, point.z, energy)[..., 0]
@@ -225,22 +225,36 @@ def _moved(
     return _Point(*tensors), share
 
 
-def _shape(z: Float[Tensor, "particles *batch latent"], *, coupled: bool) -> Float[Tensor, "*batch latent latent"]:
-    """A square root of the particles' covariance, shrunk towards its diagonal: moves are as long as the cloud is wide, each way."""
+class _Shape(NamedTuple):
+    """How long moves are, each way: `scale` of each number, (*batch, latent), or `root`, a square root of a covariance."""
+
+    scale: Float[Tensor, "*batch latent"]
+    root: Float[Tensor, "*batch latent latent"] | None
+
+
+def _shape(z: Float[Tensor, "particles *batch latent"], size: Float[Tensor, "*batch"], *, coupled: bool) -> _Shape:
+    """`size` times a square root of the particles' covariance, shrunk towards its diagonal, which is all that few of them tell."""
     count, width = len(z), z.shape[-1]
     centred = z - z.mean(0)
     variance = centred.square().mean(0).clamp_min(1e-12)
+    scale = size[..., None] * variance.sqrt()
     if coupled or count <= 2 * width:
-        return torch.diag_embed(variance.sqrt())
+        return _Shape(scale, None)
     cloud = centred.movedim(0, -2)
     covariance = (1 - width / count) * cloud.mT @ cloud / count
     covariance = covariance + torch.diag_embed(width / count * variance)
     root, failed = torch.linalg.cholesky_ex(covariance)
-    return torch.where(failed[..., None, None] == 0, root, torch.diag_embed(variance.sqrt()))
+    root = size[..., None, None] * root
+    return _Shape(scale, torch.where(failed[..., None, None] == 0, root, torch.diag_embed(scale)))
 
 
-def _times(matrix: Float[Tensor, "*batch latent latent"], v: Float[Tensor, "particles *batch latent"]) -> Tensor:
-    return (matrix @ v[..., None])[..., 0]
+def _turned(shape: _Shape) -> _Shape:
+    """The transpose."""
+    return shape if shape.root is None else _Shape(shape.scale, shape.root.mT)
+
+
+def _times(shape: _Shape, v: Float[Tensor, "particles *batch latent"]) -> Tensor:
+    return shape.scale * v if shape.root is None else (shape.root @ v[..., None])[..., 0]
 
 
 def _resampled(
