@@ -26,13 +26,14 @@ from torch import Tensor, nn
 
 import accord
 from accord.data.pair import Pair
-from accord.data.synthetic import Forks
+from accord.data.synthetic import Forks, Jump
 from accord.diagnostics import auroc, effective_rank
 from accord.evaluate.energy import cross_energies, pair_energies
 from accord.model.amortize import Amortize, Recognition
 from accord.model.codebook import Codebook, ConditionalPrior
 from accord.model.continuous import Gaussian, LowDimensional, Noisy, Sparse
 from accord.model.coordinate import Coordinate
+from accord.model.descend import Descend
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent
@@ -47,6 +48,8 @@ from accord.objective.loss import Objective, Terms, free_energy
 from accord.objective.principles import sigreg, vicreg
 
 Row = dict[str, float]
+VIEWS = 60
+"""Augmented copies of the digits that the task of halves draws its batches from."""
 
 
 class Kind(NamedTuple):
@@ -66,6 +69,11 @@ def amortized(z: Latent | None, dim: int) -> Minimizer:
 def variational(z: Latent | None, dim: int) -> Minimizer:
     assert z is not None
     return Variational(Recognition(dim, 2 * z.dim))
+
+
+def one_step(z: Latent | None, dim: int) -> Minimizer:
+    """Exact where the prediction is linear in z."""
+    return Descend(1, restarts=0)
 
 
 class Task(NamedTuple):
@@ -206,12 +214,18 @@ def decoder(model: JointEmbedding, everything: tuple[Tensor, Tensor]) -> nn.Modu
 def halves(seed: int) -> Task:
     samples = accord.open_source("digits")
     learn, held = accord.split(samples, 0.2, seed)
-    images = samples.batch(np.arange(len(samples))).float() / 255
-    mean, std = images[learn].mean(), images[learn].std()
-    left, right = (((images - mean) / std)[..., part] for part in (slice(0, 4), slice(4, 8)))
+    pairing = accord.halves(augmentation=accord.Augmentation.light())
+    plain = accord.halves()
+    pixels, rows = samples.batch(learn), torch.from_numpy(learn)
+    views = [pairing(pixels, accord.Draws(seed, epoch, rows)) for epoch in range(VIEWS)]
+    x, y = (torch.cat([view[side] for view in views]) for side in (0, 1))
+    mean, std = torch.cat([x, y]).mean(), torch.cat([x, y]).std()
+    x, y = (x - mean) / std, (y - mean) / std
+    test = samples.batch(held)
+    held_x, held_y = (plain.plain(test) - mean) / std, (plain.plain_y(test) - mean) / std
     assert samples.labels is not None
     labels = torch.from_numpy(samples.labels[held])
-    dim = 64
+    dim = 32
 
     def branch() -> Encoder:
         backbone = MultiScale(
@@ -220,18 +234,101 @@ def halves(seed: int) -> Task:
         return Encoder(backbone, Projector(backbone.feature_dim, dim, hidden=(256,)), sample_ndim=3)
 
     def measure(model: JointEmbedding) -> Row:
-        return measure_halves(model, left[held], right[held], labels)
+        return measure_halves(model, held_x, held_y, labels)
 
     return Task(
-        Pair(left[learn].contiguous(), right[learn].contiguous()),
+        Pair(x, y),
         lambda: (branch(), branch()),
         dim,
         256,
-        vicreg,
+        lambda: sigreg(slices=256),
         measure,
         2e-3,
         128,
     )
+
+
+def jump(seed: int) -> Task:
+    """A digit that goes left or right: two outcomes for each x, and their average is none."""
+    images, _, side = Jump().sample()
+    n = len(images) // 2
+    held = np.random.default_rng(seed).permutation(n) < n // 5
+    pixels = torch.from_numpy(images).float() / 255
+    pixels = (pixels - pixels.mean()) / pixels.std()
+    x, y = pixels[:, :, :8], pixels[:, :, 8:]
+    learn, test = (torch.from_numpy(np.repeat(mask, 2)) for mask in (~held, held))
+
+    def measure(model: JointEmbedding) -> Row:
+        return measure_jump(model, x[test], y[test], torch.from_numpy(side)[test])
+
+    dim = 64
+
+    def branch() -> Encoder:
+        backbone = MultiScale(
+            1, stem_width=32, stem_kernel=3, stem_stride=1, widths=(64, 128), blocks=(0, 0), pool_grids=(4, 2, 1)
+        )
+        return Encoder(backbone, Projector(backbone.feature_dim, dim, hidden=(256,)), sample_ndim=3)
+
+    return Task(Pair(x[learn], y[learn]), lambda: (branch(), branch()), dim, 256, vicreg, measure, 2e-3, 128)
+
+
+def frozen(task: Task, *, steps: int, seed: int) -> Task:
+    """The task with the encoders of a deterministic model, trained on it and kept: what differs is predictor and z alone."""
+    model, _ = train(task, Kind(lambda: None), steps=steps, seed=seed)
+
+    @torch.no_grad()
+    def embedded(encoder: Encoder, values: Tensor) -> Tensor:
+        return torch.cat([encoder(part) for part in values.split(4096)])
+
+    pairs = Pair(embedded(model.encoder_x, task.train.x), embedded(model.encoder_y, task.train.y))
+
+    def measure(other: JointEmbedding) -> Row:
+        whole = JointEmbedding(
+            model.encoder_x, model.encoder_y, other.predictor, latent=other.latent, minimizer=other.minimizer
+        )
+        return task.measure(whole.eval())
+
+    def encoders() -> tuple[Encoder, Encoder]:
+        return Encoder(nn.Identity(), sample_ndim=1), Encoder(nn.Identity(), sample_ndim=1)
+
+    return task._replace(
+        train=pairs, encoders=encoders, terms=lambda: {"free_energy": (1.0, free_energy)}, measure=measure, batch=256
+    )
+
+
+@torch.no_grad()
+def measure_jump(model: JointEmbedding, x: Tensor, y: Tensor, side: Tensor) -> Row:
+    s_x, s_y = model.encoder_x(x), model.encoder_y(y)
+    f = torch.cat([block for _, block in cross_energies(model, s_x, s_y)])
+    true, n = f.diagonal(), len(x)
+    digit = torch.arange(n) // 2
+    average = pair_energies(model, s_x, model.encoder_y((y[0::2] + y[1::2]).repeat_interleave(2, 0) / 2))
+    other = digit[:, None] != digit
+    found = model.minimizer(model.energy(s_x, s_y))
+    z = predictions_of(model.latent, s_x)
+    nearest = torch.cdist(model.energy(s_x, s_y).predict(z), s_y).argmin(-1)  # (k, n)
+    left, right = ((digit[nearest] == digit) & (side[nearest] == end) for end in (0, 1))
+    return {
+        "auroc_average": auroc(true, average),
+        "auroc_other_digit": auroc(true, f[other]),
+        "recall@2": float(((f < true[:, None]).sum(1) < 2).double().mean()),
+        "both_outcomes": float((left.any(0) & right.any(0)).double().mean()),
+        "one_outcome": float((left.any(0) | right.any(0)).double().mean()),
+        "side_known_from_y": side_probe(s_y, side),
+        "F": float(found.value.double().mean()),
+        "rank": effective_rank(s_y.double()),
+        **information(model, s_x, s_y),
+    }
+
+
+def side_probe(s_y: Tensor, side: Tensor) -> float:
+    """Does the embedding of y keep the side? Accuracy of least squares on half of the digits, measured on the others."""
+    ones = torch.cat([s_y, torch.ones(len(s_y), 1)], dim=1).double()
+    half = len(s_y) // 4 * 2
+    target = 2.0 * side.double() - 1
+    gram = ones[:half].T @ ones[:half] + 1e-3 * half * torch.eye(ones.shape[1], dtype=torch.float64)
+    w = torch.linalg.solve(gram, ones[:half].T @ target[:half])
+    return float(((ones[half:] @ w > 0) == (side[half:] == 1)).double().mean())
 
 
 def measure_halves(model: JointEmbedding, x: Tensor, y: Tensor, labels: Tensor) -> Row:
@@ -270,7 +367,7 @@ def information(model: JointEmbedding, s_x: Tensor, s_y: Tensor) -> Row:
     if isinstance(model.minimizer, Variational) and isinstance(model.latent, Gaussian):
         mean, log_variance = model.minimizer.posterior(model.energy(s_x, s_y)).chunk(2, -1)
         return {"nats": float(model.latent.divergence(mean, log_variance).mean())}
-    return {"nats": math.nan if model.latent.dim else 0.0}
+    return {} if model.latent.dim else {"nats": 0.0}
 
 
 # --- what is compared ---
@@ -279,15 +376,31 @@ HALVES: dict[str, Kind] = {
     "deterministic": Kind(lambda: None),
     "4 codes": Kind(lambda: Codebook(4, 8)),
     "16 codes": Kind(lambda: Codebook(16, 8)),
+    "16 codes, annealed": Kind(lambda: Codebook(16, 8), lambda z, dim: Enumerate(anneal=(1.0, 0.95))),
     "64 codes": Kind(lambda: Codebook(64, 8)),
-    "16 codes, prior given x": Kind(lambda: ConditionalPrior(Codebook(16, 8), 64, weight=0.01)),
+    "16 codes, prior given x": Kind(lambda: ConditionalPrior(Codebook(16, 8), 32, weight=0.01)),
     "6 x 2 codes": Kind(lambda: Codebook(2, 2, blocks=6)),
     "gaussian, .03 a nat": Kind(lambda: Gaussian(8, weight=0.03), variational),
+    "gaussian, linear, .2 a nat": Kind(lambda: Gaussian(8, weight=0.2), one_step, dictionary=True),
     "noisy, 8 numbers": Kind(lambda: Noisy(8, noise=1.0), amortized),
     "2 numbers": Kind(lambda: LowDimensional(2, bound=1.0), amortized),
-    "sparse, .03 a nat": Kind(
-        lambda: Sparse(32, weight=0.03), lambda z, dim: Ista(20, accelerated=True), dictionary=True
+    "sparse, .2 a nat": Kind(
+        lambda: Sparse(32, weight=0.2), lambda z, dim: Ista(20, accelerated=True), dictionary=True
     ),
+}
+
+
+JUMP: dict[str, Kind] = {
+    "deterministic": Kind(lambda: None),
+    "2 codes": Kind(lambda: Codebook(2, 8)),
+    "4 codes": Kind(lambda: Codebook(4, 8)),
+    "2 codes, prior given x": Kind(lambda: ConditionalPrior(Codebook(2, 8), 64, weight=0.01)),
+    "gaussian, .03 a nat": Kind(lambda: Gaussian(4, weight=0.03), variational),
+}
+CODES: dict[str, Callable[[int], Latent]] = {
+    "forks": lambda m: Codebook(2, 4, blocks=m),
+    "halves": lambda m: Codebook(16, 8),
+    "jump": lambda m: Codebook(2, 8),
 }
 
 
@@ -303,13 +416,15 @@ def fork_kinds(m: int) -> dict[str, Kind]:
 
 
 def run(
-    tasks: Callable[[int], Task], kinds: dict[str, Kind], *, seeds: Iterable[int], steps: int, label: str
+    tasks: Callable[[int], Task], kinds: dict[str, Kind], *, seeds: Iterable[int], steps: int, label: str, cold: bool
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for name, kind in kinds.items():
-        for seed in seeds:
-            task = tasks(seed)
+    for seed in seeds:
+        task = tasks(seed)
+        for name, kind in kinds.items():
             model, seconds = train(task, kind, steps=steps, seed=seed)
+            if cold:
+                model.minimizer = Enumerate()
             row = {
                 "task": label,
                 "model": name,
@@ -320,6 +435,7 @@ def run(
             }
             rows.append(row)
             print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+    for name in kinds:
         print(line(name, [r for r in rows if r["model"] == name]), flush=True)
     return rows
 
@@ -336,7 +452,7 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
 
 
 def capacity_kinds() -> dict[str, Kind]:
-    codes = {f"{k} codes": Kind(lambda k=k: Codebook(k, 8)) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)}
+    codes = {f"{k} codes": Kind(lambda k=k: Codebook(k, 8)) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256)}
     prices = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
     gaussian = {f"gaussian, {w} a nat": Kind(lambda w=w: Gaussian(8, weight=w), variational) for w in prices}
     return {**codes, **gaussian}
@@ -348,42 +464,51 @@ def temperature_kinds(codes: Callable[[], Latent]) -> dict[str, Kind]:
 
     return {
         "zero temperature": at(math.inf),
-        "beta 300": at(300.0),
         "beta 100": at(100.0),
         "beta 30": at(30.0),
         "beta 10": at(10.0),
-        "annealed 3 to inf": at(math.inf, (3.0, 0.5)),
-        "zero, usage entropy": at(math.inf)._replace(usage=0.1),
+        "beta 3": at(3.0),
+        "annealed 1 to inf": at(math.inf, (1.0, 0.95)),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("forks", "halves", "capacity", "temperature"))
+    parser.add_argument("what", choices=("forks", "halves", "jump", "capacity", "temperature"))
     parser.add_argument("--m", type=int, default=6)
     parser.add_argument("--space", choices=("y", "sigreg"), default="y")
-    parser.add_argument("--task", choices=("forks", "halves"), default="halves")
+    parser.add_argument("--task", choices=("forks", "halves", "jump"), default="halves")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0, help="choices were made on seeds from 100 on")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--frozen", action="store_true", help="all latents get the encoders of the deterministic model")
     parser.add_argument("--only", nargs="*", help="names of models")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    on_forks = options.what == "forks" or options.task == "forks"
+    task = options.what if options.what in ("forks", "jump") else options.task
     kinds: dict[str, Kind] = {
         "forks": lambda: fork_kinds(options.m),
         "halves": lambda: HALVES,
+        "jump": lambda: JUMP,
         "capacity": capacity_kinds,
-        "temperature": lambda: temperature_kinds(
-            lambda: Codebook(2, 4, blocks=options.m) if on_forks else Codebook(16, 8)
-        ),
+        "temperature": lambda: temperature_kinds(lambda: CODES[task](options.m)),
     }[options.what]()
-    tasks: Callable[[int], Task] = (lambda seed: forks(options.m, seed, options.space)) if on_forks else halves
-    steps = options.steps or (4000 if on_forks else 700)
+    tasks: dict[str, Callable[[int], Task]] = {
+        "forks": lambda seed: forks(options.m, seed, options.space),
+        "halves": halves,
+        "jump": jump,
+    }
+    steps = options.steps or (4000 if task == "forks" else 800)
+    of: Callable[[int], Task] = tasks[task]
+    if options.frozen:
+        of = lambda seed: frozen(tasks[task](seed), steps=steps, seed=seed)  # noqa: E731
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     chosen: Iterable[str] = options.only or kinds
-    rows = run(tasks, {name: kinds[name] for name in chosen}, seeds=seeds, steps=steps, label=options.what)
+    label = f"{options.what} {task}{' frozen' if options.frozen else ''}"
+    cold = options.what == "temperature"  # whatever the temperature of training was, all are measured at zero
+    some = {name: kinds[name] for name in chosen}
+    rows = run(of, some, seeds=seeds, steps=steps, label=label, cold=cold)
     if options.out is not None:
         options.out.write_text(json.dumps({"format": 1, "torch": torch.__version__, "rows": rows}, indent=1) + "\n")
 

@@ -25,7 +25,7 @@ Command = Callable[..., Any]
 FORKS = "forks:m=3,n=600"
 MASKED = ["--set", "pairing={name='masked_blocks', patch=2, block=2, blocks=2}"]
 RUNS: dict[str, list[str]] = {
-    "forks": [FORKS, "--epochs", "8"],
+    "forks": [FORKS, "--recipe", "vector_pairs", "--epochs", "8"],
     "ellipse": ["ellipse:n=600", "--epochs", "8"],
     "torus": ["torus:m=2,n=600", "--epochs", "8"],
     "jump": ["jump:both=0", "--epochs", "2"],

@@ -65,15 +65,22 @@ HALVES: Table = {
         "blocks": [0, 0],
         "pool_grids": [4, 2, 1],
     },
-    "projector": {"hidden": [256], "dim": 128},
+    "projector": {"hidden": [256], "dim": 32},
     "predictor": {"name": "mlp"},
-    "objective": {"name": "vicreg"},
+    "latent": {"name": "codebook", "codes": 16, "dim": 8, "prior": True, "weight": 0.01},
+    "minimizer": {"name": "enumerate", "anneal": 1.0, "anneal_share": 0.95},
+    "objective": {"name": "sigreg", "slices": 256},
     "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},
     "training": {"epochs": 60, "batch_size": 128},
 }
 
 # nothing is moved in `jump`: a digit would cross the border between x and y
-JUMP: Table = {**HALVES, "pairing": {"name": "halves", "split": "top_bottom"}}
+JUMP: Table = {
+    **HALVES,
+    "pairing": {"name": "halves", "split": "top_bottom"},
+    "latent": {"name": "codebook", "codes": 2, "dim": 8},
+    "minimizer": {"name": "enumerate"},
+}
 
 VECTOR_PAIRS: Table = {
     "pairing": {"name": "columns"},
@@ -83,6 +90,16 @@ VECTOR_PAIRS: Table = {
     "objective": {"name": "vicreg"},
     "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4},
     "training": {"epochs": 60, "batch_size": 256},
+}
+
+FORKS: Table = {
+    **VECTOR_PAIRS,
+    "encoder": {"name": "mlp", "hidden": [128, 128]},
+    "projector": {"hidden": [128], "dim": 12},
+    "latent": {"name": "codebook", "codes": 2, "dim": 4, "blocks": 6},
+    "objective": {"name": "sigreg", "slices": 256},
+    "optimizer": {"name": "adamw", "learning_rate": 3e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},
+    "training": {"epochs": 100, "batch_size": 128},
 }
 
 RESNET18: Table = {
@@ -102,6 +119,7 @@ PRESETS: dict[str, Table] = {
     "halves": HALVES,
     "jump": JUMP,
     "vector_pairs": VECTOR_PAIRS,
+    "forks": FORKS,
     "resnet18": RESNET18,
 }
 
@@ -118,7 +136,7 @@ def view_sizes(canvas: int) -> Table:
 
 BUILT_IN = {
     "digits": "digits",
-    "forks": "vector_pairs",
+    "forks": "forks",
     "ellipse": "vector_pairs",
     "torus": "vector_pairs",
     "jump": "jump",

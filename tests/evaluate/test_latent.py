@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from accord.evaluate.evaluation import most_pairs
 from accord.evaluate.features import Embedded
 from accord.evaluate.gaps import gaps
 from accord.evaluate.latent import summary
@@ -19,6 +20,7 @@ from accord.model.coordinate import Coordinate
 from accord.model.descend import Descend
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.langevin import Langevin
 from accord.model.latent import Deterministic, Latent
 from accord.model.minimize import BestOf, Enumerate, Minimizer
 from accord.model.predictor import Predictor
@@ -256,3 +258,8 @@ def test_gap_of_a_variational_bound() -> None:
     wrong = gaps(model(Gaussian(DIM, weight=weight), Variational(Posterior(0.5), samples=256)), embedded)
     divergence = 0.5 * precision * 0.25 * DIM * weight
     assert wrong["amortisation"] == pytest.approx(divergence, abs=0.06)
+
+
+def test_what_has_to_be_searched_for_is_asked_about_fewer_pairs() -> None:
+    most = [most_pairs(m) for m in (Enumerate(), Amortize(Zero()), Amortize(Zero(), refine=Descend(1)), Langevin(1.0))]
+    assert most[0] == most[1] > most[2] > most[3] > 0

@@ -29,13 +29,21 @@ from accord.evaluate.pictures import Sheet
 from accord.evaluate.probes import Part
 from accord.evaluate.shown import THUMBNAILS, pictures
 from accord.evaluate.work import Work
+from accord.model.amortize import Amortize
+from accord.model.coordinate import Coordinate
+from accord.model.descend import Descend
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.langevin import Langevin
+from accord.model.minimize import BestOf, Minimizer
+from accord.model.sparse_coding import Ista, Lista
 from accord.storage import disk_faults, finite, replace_file, write_json
 
 FORMAT = 1
 MOST_PAIRS = 10_000
 """Energies and retrieval are measured on at most so many samples, chosen at random."""
+SEARCHED, SAMPLED = 500, 64
+"""The same where z of every x with every y has to be searched for, step by step or by many particles: minutes instead of hours."""
 LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 10
 
 
@@ -129,7 +137,7 @@ def _measure(
     found["model"] = _model(model, features, embeddings, origin)
     with work.stage("probes"):
         found["probes"] = _probes(work, features, untrained, baselines)
-    pairs = index[work.some(MOST_PAIRS)]
+    pairs = index[work.some(most_pairs(model.minimizer))]
     content = samples.content[pairs]
     with work.stage("energy"):
         embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
@@ -147,6 +155,15 @@ def _measure(
             about_z["hypotheses"] = examples(work, sheet)
         found |= pictures(work, features, pairs, rungs.matched, sheet)
     return found, sheet
+
+
+def most_pairs(minimizer: Minimizer) -> int:
+    """How many pairs a minimiser can be asked about, every x with every y."""
+    if isinstance(minimizer, Langevin):
+        return SAMPLED
+    searches = isinstance(minimizer, Descend | Coordinate | Ista | Lista | BestOf)
+    searches = searches or (isinstance(minimizer, Amortize) and minimizer.refine is not None)
+    return SEARCHED if searches else MOST_PAIRS
 
 
 def _check(work: Work) -> None:

@@ -8,6 +8,7 @@ from the prior, and E must rise, or z says nothing.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -172,6 +173,7 @@ def _entropy_given(s_x: Float[Tensor, "n dim"], code: Int64[Tensor, "n"]) -> flo
 
 def _cross_entropy(x: np.ndarray, c: np.ndarray, strength: float) -> float:
     """Nats per held-out sample; classes a fold has not seen share the weight of one sample."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import KFold
 
@@ -182,7 +184,10 @@ def _cross_entropy(x: np.ndarray, c: np.ndarray, strength: float) -> float:
         if len(classes) == 1:
             p[:, classes] += 1
         else:
-            p[:, classes] += LogisticRegression(C=strength, max_iter=100).fit(x[fit], c[fit]).predict_proba(x[held])
+            with warnings.catch_warnings():  # a fit that stops early is a bound as well
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                classifier = LogisticRegression(C=strength, max_iter=100).fit(x[fit], c[fit])
+            p[:, classes] += classifier.predict_proba(x[held])
         losses.append(-np.log((p / p.sum(1, keepdims=True))[np.arange(len(held)), c[held]]))
     return float(np.concatenate(losses).mean())
 
