@@ -451,6 +451,12 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
     return "# " + " | ".join(parts)
 
 
+def fork_capacity() -> dict[str, Kind]:
+    """More and fewer choices than there are branches."""
+    bits = {f"{b} bits": Kind(lambda b=b: Codebook(2, 4, blocks=b)) for b in (2, 4, 6, 8)}
+    return {"deterministic": Kind(lambda: None), **bits}
+
+
 def capacity_kinds() -> dict[str, Kind]:
     codes = {f"{k} codes": Kind(lambda k=k: Codebook(k, 8)) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256)}
     prices = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -491,7 +497,7 @@ def main() -> None:
         "forks": lambda: fork_kinds(options.m),
         "halves": lambda: HALVES,
         "jump": lambda: JUMP,
-        "capacity": capacity_kinds,
+        "capacity": fork_capacity if task == "forks" else capacity_kinds,
         "temperature": lambda: temperature_kinds(lambda: CODES[task](options.m)),
     }[options.what]()
     tasks: dict[str, Callable[[int], Task]] = {
