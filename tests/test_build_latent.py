@@ -31,7 +31,7 @@ def recipe(latent: dict[str, Any], how: dict[str, Any] | None = None, **tables: 
         "encoder": {"name": "mlp", "hidden": [8]},
         "encoder_y": {"name": "mlp", "hidden": [8]},
         "projector": {"hidden": [8], "dim": 4},
-        "predictor": {"name": "mlp"},
+        "predictor": {"name": "dictionary" if latent["name"] == "sparse" else "mlp"},
         "latent": latent,
     }
     return recipe_toml.parse({**parts, **({} if how is None else {"minimizer": how}), **tables})
@@ -78,7 +78,7 @@ def test_another_is_refused_when_it_is_built_and_would_have_failed_later(z: str,
         ({"name": "codebook", "codes": 16, "blocks": 4}, {"name": "enumerate"}, "minimizer.name"),
         ({"name": "codebook", "codes": 16, "blocks": 4, "usage": 0.1}, None, "latent.usage"),
         ({"name": "codebook", "codes": 5000}, {"name": "enumerate"}, "minimizer.name"),
-        ({"name": "sparse"}, {"name": "ista", "accelerated": True}, "minimizer.accelerated"),
+        ({"name": "sparse", "spread": 1.0}, {"name": "ista", "accelerated": True}, "minimizer.accelerated"),
         ({"name": "low_dimensional"}, {"name": "langevin", "beta": 1.0}, "latent.bound"),
         ({"name": "low_dimensional"}, {"name": "best_of", "beta": 1.0}, "latent.bound"),
         ({"name": "sparse", "spread": 1.0}, {"name": "langevin", "beta": 1.0}, "latent.spread"),
@@ -102,6 +102,14 @@ def test_fista_is_for_dictionaries_with_the_squared_error() -> None:
             objective(recipe(latent, fista, predictor=dictionary, cost=cost))
 
 
+def test_a_sparse_z_needs_what_stops_it_from_being_scaled_up_again() -> None:
+    mlp = {"name": "mlp"}
+    with pytest.raises(UsageError, match="scale it up") as refused:
+        objective(recipe({"name": "sparse"}, {"name": "amortize"}, predictor=mlp))
+    assert (refused.value.where, refused.value.code) == ("predictor.name", "E239")
+    objective(recipe({"name": "sparse", "spread": 1.0}, {"name": "amortize"}, predictor=mlp))
+
+
 def test_a_dictionary_needs_a_z() -> None:
     with pytest.raises(UsageError, match="deterministic") as refused:
         objective(recipe({"name": "deterministic"}, predictor={"name": "dictionary"}))
@@ -113,7 +121,7 @@ def test_a_dictionary_needs_a_z() -> None:
 def test_a_model_that_does_not_fit_into_memory_is_an_error_of_the_environment(
     accord: Callable[..., Any], tmp_path: Path
 ) -> None:
-    vast = ("--set", f"latent.codes={10**12}", "--set", "training.steps=1")
+    vast = ("--set", f"projector.hidden=[{10**12}]", "--set", "training.steps=1")
     ended = accord("train", "forks:m=2,n=64", *vast, "--out", tmp_path / "run")
     assert ended.code == 5
     assert "out of memory" in ended.err

@@ -79,7 +79,7 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
     """
     assert recipe.encoder is not None, "the recipe is not resolved"
     how = recipe.minimizer or how_z_is_found(recipe)
-    require_fit(recipe.latent, how, linear=_linear(recipe))
+    require_fit(recipe.latent, how, linear=_linear(recipe), bounded=recipe.predictor.name != "mlp")
     x, y = forms(recipe)
     if recipe.encoder_y is None and x != y:
         raise UsageError(

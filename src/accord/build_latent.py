@@ -70,13 +70,14 @@ def default_minimizer(section: r.LatentSection, *, linear: bool) -> r.MinimizerS
             return r.AmortizeMinimizer(name="amortize")
 
 
-def require_fit(z: r.LatentSection, found: r.MinimizerSection, *, linear: bool) -> None:
+def require_fit(z: r.LatentSection, found: r.MinimizerSection, *, linear: bool, bounded: bool) -> None:
     """Refuses a way of finding z that does not suit what z is, before anything is trained.
 
     Args:
         z: what it is.
         found: how it is found.
         linear: whether the prediction is linear in z and the cost a squared error.
+        bounded: whether the predictor cannot scale z up.
 
     Raises:
         UsageError: with the key that is wrong and what would suit.
@@ -89,6 +90,11 @@ def require_fit(z: r.LatentSection, found: r.MinimizerSection, *, linear: bool) 
         if z.usage:
             raise _misfit(message, "latent.usage", "leave out latent.usage, or set fewer latent.codes or latent.blocks")
         raise _misfit(message, "minimizer.name", "use coordinate, or set fewer latent.codes or latent.blocks")
+    if isinstance(z, r.SparseLatent) and not z.spread and not bounded:
+        message = "a sparse z is cheap for nothing where the predictor may scale it up again"
+        raise _misfit(
+            message, "predictor.name", "use dictionary, whose directions are bounded, or set latent.spread above 0"
+        )
     if isinstance(found, r.IstaMinimizer) and found.accelerated and not (linear and not _spread(z)):
         message = "FISTA needs a prediction that is linear in z, the squared error as cost and no spread term"
         remedy = "set it to false, or predictor.name to dictionary, cost to squared_error and latent.spread to 0"

@@ -19,9 +19,9 @@ class CodebookLatent(Section):
     """z is a choice among learned codes, or several choices; with `prior` its price depends on x."""
 
     name: Literal["codebook"]
-    codes: Annotated[int, Field(ge=2)] = 16
-    dim: Count = 8
-    blocks: Count = 1
+    codes: Annotated[int, Field(ge=2, le=65_536)] = 16
+    dim: Annotated[int, Field(ge=1, le=4096)] = 8
+    blocks: Annotated[int, Field(ge=1, le=256)] = 1
     prior: bool = False
     weight: NotNegative = 0.01
     reseed: NotNegative = 0.0

@@ -19,6 +19,15 @@ import torch
 
 from accord.data.samples import BadItem, BadItems, Samples
 from accord.errors import ArtifactError, DataError, EnvironmentFault, Interrupted, UsageError
+from accord.model.amortize import Recognition
+from accord.model.codebook import Codebook
+from accord.model.continuous import Gaussian
+from accord.model.joint_embedding import JointEmbedding
+from accord.model.minimize import Enumerate
+from accord.model.predictor import MLPPredictor
+from accord.model.variational import Variational
+from accord.objective.loss import Objective
+from accord.objective.principles import regularized
 from accord.train import trainer as trainer_module
 from accord.train.checkpoint import load_weights, verify
 from accord.train.optim import LARS, SGD
@@ -184,6 +193,24 @@ def test_other_optimisers_go_on_bit_for_bit_too(tmp_path: Path, optimizer: Any) 
     tiny.train(tmp_path / "whole", optimizer=optimizer, steps=16)
     interrupted(tmp_path / "run", 9, optimizer=optimizer, steps=16)
     tiny.train(tmp_path / "run", optimizer=optimizer, steps=16, resume=True)
+    assert tiny.weights_hash(tmp_path / "run") == tiny.weights_hash(tmp_path / "whole")
+
+
+def with_latent(kind: str, seed: int = 0) -> Objective:
+    """Codes that are replaced and a temperature that rises, or a posterior that draws from the global generator."""
+    encoder = tiny.objective(seed=seed).model.encoder_x
+    latent = Codebook(8, 4, reseed=0.9) if kind == "codes" else Gaussian(4)
+    found = Enumerate(anneal=(1.0, 0.9)) if kind == "codes" else Variational(Recognition(16, 8))
+    model = JointEmbedding(encoder, encoder, MLPPredictor(16, 4), latent=latent, minimizer=found)
+    return regularized(model)
+
+
+@pytest.mark.parametrize("kind", ["codes", "posterior"])
+def test_a_latent_goes_on_bit_for_bit_too(tmp_path: Path, kind: str) -> None:
+    options = {"steps": 48, "checkpoint_every": 12}
+    tiny.train(tmp_path / "whole", objective=with_latent(kind), **options)
+    interrupted(tmp_path / "run", 29, objective=with_latent(kind), **options)
+    tiny.train(tmp_path / "run", objective=with_latent(kind, seed=7), resume=True, **options)
     assert tiny.weights_hash(tmp_path / "run") == tiny.weights_hash(tmp_path / "whole")
 
 
