@@ -6,6 +6,8 @@ import pytest
 
 from accord import presets, recipe_toml
 from accord.data.sources import BUILT_IN
+from accord.recipe_latent import EnumerateMinimizer
+from accord.resolve import resolve
 
 
 @pytest.mark.parametrize("name", sorted(presets.PRESETS))
@@ -54,3 +56,14 @@ def test_halves_of_larger_images_get_a_larger_stem() -> None:
 )
 def test_view_sizes(canvas: int, size: int, plain: int) -> None:
     assert presets.view_sizes(canvas) == {"size": size, "plain_size": plain}
+
+
+@pytest.mark.parametrize("name", ["deterministic", "codebook", "gaussian", "noisy", "low_dimensional", "sparse"])
+def test_another_latent_brings_its_own_minimiser_and_predictor(name: str) -> None:
+    found, _ = resolve("digits", {"latent": {"name": name}}, "halves")
+    expected = {"deterministic": "enumerate", "codebook": "enumerate", "gaussian": "variational", "sparse": "ista"}
+    assert found.minimizer is not None
+    assert found.minimizer.name == expected.get(name, "amortize")
+    assert found.predictor.name == ("dictionary" if name == "sparse" else "mlp")
+    kept = isinstance(found.minimizer, EnumerateMinimizer) and found.minimizer.anneal is not None
+    assert kept == (name == "codebook"), "what the preset says of its own latent stays with it"

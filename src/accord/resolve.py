@@ -98,8 +98,11 @@ def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The preset under what is given; a length that is given replaces the preset's."""
+    """The preset under what is given; a length that is given replaces the preset's, and another latent what goes with the preset's."""
     base = recipe_toml.merge(preset, {})
+    latent = base.get("latent", {}).get("name")
+    if given.get("latent", {}).get("name", latent) != latent:
+        base = {key: table for key, table in base.items() if key not in ("minimizer", "predictor")}
     if LENGTHS & set(given.get("training", {})):
         base["training"] = {key: value for key, value in base["training"].items() if key not in LENGTHS}
     return recipe_toml.merge(base, given)
