@@ -135,7 +135,7 @@ class Codebook(Latent, Scheduled):
             usage.copy_(torch.where(dead, 1.0 / len(codes), usage))
 
 
-class ConditionalPrior(Latent, Scheduled):
+class ConditionalPrior(Latent):
     r"""A codebook whose price depends on x: $r(z \mid s_x) = -\sum_b \log p_b(z_b \mid s_x)$, so it learns how frequent each mode is.
 
     The blocks are independent given x. By the envelope theorem the gradient of F in the prior is that of the negative log-likelihood
@@ -206,9 +206,6 @@ class ConditionalPrior(Latent, Scheduled):
     def observe(self, z: Tensor) -> None:
         """Passed on to the codebook."""
         self.codebook.observe(z)
-
-    def before_step(self, progress: float) -> None:
-        """Nothing: the codebook is a part of its own."""
 
 
 def _pick(log_p: Float[Tensor, "*batch codes"], index: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
