@@ -21,6 +21,7 @@ LAYERS = {
     "recipe": 0,
     "recipe_base": 0,
     "recipe_latent": 0,
+    "recipe_objective": 0,
     "recipe_toml": 0,
     "presets": 0,
     "collective": 0,
@@ -35,6 +36,7 @@ LAYERS = {
     "plan": 3,
     "build": 4,
     "build_latent": 4,
+    "build_objective": 4,
     "output": 4,
     "sklearn": 4,
     "resolve": 4,
@@ -47,11 +49,11 @@ LAYERS = {
     "__init__": 6,
 }
 SAME_LAYER = {
-    "recipe": ("recipe_base", "recipe_latent"),
+    "recipe": ("recipe_base", "recipe_latent", "recipe_objective"),
     "recipe_toml": ("recipe",),
     "resolve": ("build",),
     "run": ("build", "resolve"),
-    "build": ("build_latent",),
+    "build": ("build_latent", "build_objective"),
     "verbs": ("output", "resolve", "run", "terminal"),
     "predict": ("output", "run", "terminal", "verbs"),
 }  # files beside each other at the root

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from accord import recipe as r
 from accord.build_latent import default_minimizer, latent, minimizer, require_fit
+from accord.build_objective import terms
 from accord.data.augment import Augmentation, VectorAugmentation
 from accord.data.pairing import Pairing, TwoViews, two_views
 from accord.data.pairing_masked import masked_blocks
@@ -28,19 +29,11 @@ from accord.model.predictor import DictionaryPredictor, IdentityPredictor, MLPPr
 from accord.model.projector import Projector
 from accord.model.resnet import resnet18, resnet34, resnet50
 from accord.model.vit import vit_base, vit_small, vit_tiny
-from accord.objective.latent_terms import UsageEntropy
-from accord.objective.loss import Objective, Terms
-from accord.objective.principles import barlow_twins, regularized, sigreg, vicreg, visreg
-from accord.recipe_latent import CodebookLatent, MinimizerSection
+from accord.objective.loss import Objective
+from accord.recipe_latent import MinimizerSection
 from accord.train.optim import LARS, SGD, AdamW, OptimizerSettings
 
 COSTS: dict[str, Cost] = {"squared_error": squared_error, "smooth_l1": smooth_l1, "cosine": cosine}
-PRINCIPLES: dict[str, Callable[..., Terms]] = {
-    "vicreg": vicreg,
-    "barlow_twins": barlow_twins,
-    "sigreg": sigreg,
-    "visreg": visreg,
-}
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "none": Augmentation,
     "light": Augmentation.light,
@@ -64,11 +57,7 @@ def objective(recipe: r.Recipe, standardize: Standardize, standardize_y: Standar
         standardize: the first layer of the encoder of x, and of that of y where there is no other.
         standardize_y: the first layer of the encoder of y.
     """
-    options = recipe.objective.model_dump(exclude={"name"})
-    terms = dict(PRINCIPLES[recipe.objective.name](**options))
-    if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
-        terms["usage"] = (recipe.latent.usage, UsageEntropy())
-    return regularized(model(recipe, standardize, standardize_y), terms)
+    return Objective(model(recipe, standardize, standardize_y), terms(recipe))
 
 
 def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> JointEmbedding:
