@@ -124,6 +124,9 @@ PRESETS: dict[str, Table] = {
 }
 
 
+GOES_WITH: dict[str, Table] = {}
+"""What a principle needs beside its terms, by name: it stands over a preset, and under what the user sets."""
+
 SMALL_VIEWS = {"photo", "grey_photo"}
 """Presets that train on views of half the size of the image: four times as many a second, and better features in equal time."""
 

@@ -98,14 +98,24 @@ def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The preset under what is given; a length that is given replaces the preset's, and another latent what goes with the preset's."""
-    base = recipe_toml.merge(preset, {})
-    latent = base.get("latent", {}).get("name")
-    if given.get("latent", {}).get("name", latent) != latent:
+    """The preset under what is given; a length that is given replaces the preset's, and another latent what goes with the preset's.
+
+    Between the two stands what the principle needs.
+    """
+    base = recipe_toml.merge(preset, presets.GOES_WITH.get(_name(given, "objective") or _name(preset, "objective"), {}))
+    latent = _name(base, "latent")
+    if (_name(given, "latent") or latent) != latent:
         base = {key: table for key, table in base.items() if key not in ("minimizer", "predictor")}
     if LENGTHS & set(given.get("training", {})):
         base["training"] = {key: value for key, value in base["training"].items() if key not in LENGTHS}
     return recipe_toml.merge(base, given)
+
+
+def _name(table: dict[str, Any], section: str) -> str:
+    """Which variant a section names, "" if none; what is malformed is refused later, with its place."""
+    values = table.get(section)
+    name = values.get("name") if isinstance(values, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def read_settings(
