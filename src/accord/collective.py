@@ -51,6 +51,25 @@ def all_reduce_sum(t: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     return total
 
 
+def mean_over_ranks(t: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, ""]:
+    """Mean of all numbers of `t` on all ranks, differentiable; ranks may hold different numbers of them. In one process `t.mean()`."""
+    if world_size() == 1:
+        return t.mean()
+    values = t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
+    total, count = all_reduce_sum(torch.stack([values.sum(), values.new_full((), float(t.numel()))])).unbind()
+    return (total / count).to(t.dtype)
+
+
+@torch.no_grad()
+def all_reduce_max(t: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Largest value over all ranks of each number of `t`, without gradient; `t` itself in one process."""
+    if world_size() == 1:
+        return t
+    largest = t.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
 def total_rows(t: Shaped[Tensor, "*views batch dim"]) -> Shaped[Tensor, ""]:
     """Number of rows (axis -2) over all ranks, as a scalar of the dtype and device of `t`: nothing is read back from the device."""
     return all_reduce_sum(t.new_full((), t.shape[-2], requires_grad=False))

@@ -14,24 +14,30 @@ from accord.storage import replace_file
 
 
 class Terminal:
-    """One place that prints. With `as_json`, standard output carries exactly one JSON object and all else goes to standard error."""
+    """One place that prints. With `as_json`, standard output carries exactly one JSON object and all else goes to standard error.
+
+    Of several processes one speaks; in the others `silent` is set, and only an error is printed.
+    """
 
     def __init__(self, *, as_json: bool = False):
         self.as_json = as_json
+        self.silent = False
         self.live = sys.stderr.isatty() and not as_json
 
     def say(self, text: str) -> None:
         """A line for the reader."""
+        if self.silent:
+            return
         print(printable_lines(text), file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
     def progress(self, text: str) -> None:
         """What is being done now; not shown with ``--json``."""
-        if not self.as_json:
+        if not (self.as_json or self.silent):
             print(printable_lines(f"... {text}"), file=sys.stderr, flush=True)
 
     def result(self, values: Mapping[str, Any]) -> None:
         """The outcome: printed only with ``--json``, as strict JSON."""
-        if self.as_json:
+        if self.as_json and not self.silent:
             print(json.dumps(values, allow_nan=False, default=str), flush=True)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

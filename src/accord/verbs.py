@@ -29,6 +29,7 @@ from accord.resolve import read_settings, resolve
 from accord.run import Run, new_objective, open_run, train_in
 from accord.storage import try_writing
 from accord.terminal import Terminal, TrainingProgress
+from accord.train.distributed import joined, one_voice
 from accord.train.run_directory import RunDirectory
 from accord.train.signals import stop_on_signals
 
@@ -66,11 +67,28 @@ def train(
     label: str | None = None,
     terminal: Terminal,
 ) -> Result:
-    """Trains an energy and writes a run directory."""
-    out = out or free_name(Path("runs"), source)
+    """Trains an energy and writes a run directory; of several processes the first one writes and speaks."""
+    with joined() as ranks, one_voice(ranks):
+        terminal.silent = not ranks.first
+        out = Path(ranks.of_first(str(out or free_name(Path("runs"), source))))
+        given = {"budget": budget, "epochs": epochs}
+        return _train(source, recipe, settings, out, given, resume, column, label, terminal)
+
+
+def _train(
+    source: str,
+    recipe: str | None,
+    settings: list[str],
+    out: Path,
+    length: dict[str, Any],
+    resume: bool,
+    column: str | None,
+    label: str | None,
+    terminal: Terminal,
+) -> Result:
     flags: dict[str, dict[str, Any]] = {
         "data": {"column": column, "label": label},
-        "training": {"budget": budget, "epochs": epochs},
+        "training": length,
     }
     given, preset = read_settings(recipe, settings, flags, run=out if resume else None)
     with stop_on_signals() as stop, RunDirectory(out, resume=resume) as directory:

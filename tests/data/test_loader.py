@@ -240,7 +240,7 @@ def test_waiting_is_measured():
     [
         ({"batch_size": 101}, "0 steps per epoch: batch_size is 101, but there are only 100 samples"),
         ({"batch_size": 0}, "batch_size: expected at least 1"),
-        ({"batch_size": 15, "world_size": 2}, "15 samples do not divide among 2 processes"),
+        ({"batch_size": 3, "world_size": 4}, "a batch of 3 samples for 4 processes"),
         ({"rank": 2, "world_size": 2}, "rank: expected 0 <= rank < world_size"),
     ],
 )

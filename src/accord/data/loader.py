@@ -34,7 +34,8 @@ class Batch:
 class Loader:
     """Reads the batches of a run.
 
-    The global batch of a step is the same for every number of ranks; rank r of W gets the r-th of W contiguous slices.
+    The global batch of a step is the same for every number of ranks; rank r of W gets the r-th of W contiguous slices, whose
+    lengths differ by at most 1.
     An item that turns out to be bad is replaced by one that is a pure function of (seed, epoch, its index).
 
     Args:
@@ -52,7 +53,7 @@ class Loader:
         bad: items found bad while reading: sample index -> what is wrong.
 
     Raises:
-        UsageError: where an epoch would have no step, or the slices of a batch would be unequal.
+        UsageError: where an epoch would have no step, or a rank no sample.
         DataError: where there are no samples, or one for batches of several.
     """
 
@@ -165,11 +166,13 @@ def _check(n: int, batch_size: int, rank: int, world_size: int, drop_last: bool)
         raise UsageError(f"batch_size: expected at least 1, got {batch_size}", where="batch_size")
     if not 0 <= rank < world_size:
         raise UsageError(f"rank: expected 0 <= rank < world_size = {world_size}, got {rank}", where="rank")
-    if batch_size % world_size:
+    few = batch_size if drop_last else n % batch_size or batch_size
+    if few < world_size:
         raise UsageError(
-            f"batch_size: {batch_size} samples do not divide among {world_size} processes",
+            f"batch_size: a batch of {few} samples for {world_size} processes leaves some of them without any",
             where="batch_size",
-            help=f"set batch_size to {-(-batch_size // world_size) * world_size}",
+            help=f"batch_size counts the samples of all processes: set it to {64 * world_size}, say, or start fewer processes",
+            code="E271",
         )
     if n == 0 or (n == 1 and batch_size > 1):
         raise DataError(

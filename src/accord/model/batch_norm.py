@@ -38,8 +38,9 @@ def _across_ranks(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
     values = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     axes = [axis for axis in range(x.ndim) if axis != 1]
     shape = [1, -1, *[1] * (x.ndim - 2)]
-    n = all_reduce_sum(values.new_full((), float(x.numel() // x.shape[1])))
-    mean = all_reduce_sum(values.sum(axes)) / n
+    rows = values.new_full((1,), float(x.numel() // x.shape[1]))
+    sums = all_reduce_sum(torch.cat([values.sum(axes), rows]))
+    n, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
     centred = values - mean.view(shape)
     variance = all_reduce_sum(centred.square().sum(axes)) / n
     if layer.training:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from accord.collective import mean_over_ranks
 from accord.data.pair import Pair
 from accord.errors import UsageError
 from accord.model.energy import Energy
@@ -82,5 +83,5 @@ class Objective(nn.Module):
 
 
 def free_energy(inference: Inference) -> Tensor:
-    """Mean over the batch of F(x, y): pulls the energy of compatible pairs down."""
-    return inference.minimum.value.mean()
+    """Mean over the batch of all ranks of F(x, y): pulls the energy of compatible pairs down."""
+    return mean_over_ranks(inference.minimum.value)

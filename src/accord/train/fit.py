@@ -16,8 +16,9 @@ from accord.data.sources import open_source
 from accord.errors import UsageError
 from accord.objective.loss import Objective
 from accord.train.device import Device, choose_device, memory_faults, reproducible
+from accord.train.distributed import Ranks, joined
 from accord.train.optim import AdamW, OptimizerSettings
-from accord.train.progress import Lines, Progress
+from accord.train.progress import Lines, Progress, Silent
 from accord.train.run_directory import RunDirectory
 from accord.train.settings import ONE_LENGTH, Descent, Habits, Length, Settings
 from accord.train.signals import Stop, stop_on_signals
@@ -69,6 +70,9 @@ def fit(
     On a CPU a run is reproducible bit for bit, resumed or not, with the same data, settings, versions and number of threads;
     a budget is turned into a number of steps by the clock, and the plan it led to (in the checkpoint) reproduces it.
 
+    Started by torchrun or srun, the processes share each batch, and only the first one writes and speaks. What is learned is that
+    of one process up to rounding, but for random numbers the model itself draws (dropout, draws of z): each rank has others.
+
     Args:
         objective: what is minimised. Afterwards it is on `device`, in evaluation mode.
         samples: the data, or a source for `open_source`.
@@ -78,7 +82,7 @@ def fit(
         steps: length in steps.
         budget: length in time, "90s", "10m", "1.5h" or seconds: the schedule fits it, and training ends within about 5 % of it.
         plan: (step, total) pairs of an earlier run, to reproduce it.
-        batch_size: samples per step, at least 2.
+        batch_size: samples per step, at least 2, of all processes together.
         seed: of the split, the order, the views and what the model draws itself (dropout). Initial weights are the caller's.
         held_out: share of the samples kept for evaluation, or indices; training looks for collapse on them.
         optimizer: `AdamW()`, `SGD(...)` or `LARS(...)`; AdamW by default.
@@ -113,12 +117,14 @@ def fit(
     settings = Settings(length, descent, habits, batch_size, seed, held_out)
     if not (length.given or resume or isinstance(out, RunDirectory)):
         raise UsageError("how long? nothing is given", help=ONE_LENGTH, code="E258")
-    story, place = Story(progress or Lines(), record, command), choose_device(device, precision)
     with ExitStack() as stack:
+        ranks = stack.enter_context(joined())
+        place = choose_device(device, precision)
+        story = Story((progress or Lines()) if ranks.first else Silent(), record, command)
         run = out if isinstance(out, RunDirectory) else stack.enter_context(RunDirectory(out, resume=resume))
         flag = stop if stop is not None else stack.enter_context(stop_on_signals())
         data = samples if isinstance(samples, Samples) else open_source(samples)
-        return _train(objective, data, pairing, run, settings, story, place, flag)
+        return _train(objective, data, pairing, run, settings, story, place, flag, ranks)
 
 
 def _train(
@@ -130,14 +136,16 @@ def _train(
     story: Story,
     device: Device,
     stop: Stop,
+    ranks: Ranks,
 ) -> Fit:
-    story.progress.said(f"device: {device}")
+    many = f", {ranks.size} processes ({ranks.backend})" if ranks.size > 1 else ""
+    story.progress.said(f"device: {device}{many}")
     with ExitStack() as stack:
         stack.enter_context(memory_faults(settings.batch_size))
         stack.enter_context(reproducible(device, settings.seed))
         stack.callback(story.progress.finished)
         trainer = Trainer(
-            objective, samples, pairing, run=run, settings=settings, story=story, device=device, stop=stop
+            objective, samples, pairing, run=run, settings=settings, story=story, device=device, stop=stop, ranks=ranks
         )
         stack.callback(trainer.close)
         trainer.begin()

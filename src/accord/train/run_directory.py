@@ -12,7 +12,7 @@ import shlex
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -23,25 +23,29 @@ from accord.data.samples import BadItem
 from accord.errors import EnvironmentFault, Locked, UsageError
 from accord.storage import TEMPORARY, disk_faults, free_space, replace_file, try_writing, write_all
 from accord.train.checkpoint import FOLDER, listed, remove_unfinished
+from accord.train.distributed import ALONE, Ranks, joined
 
 LOCK = ".lock"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RECIPE = "recipe.toml"
+SHARED_WITHIN = 10.0
+"""Seconds a file may take to be seen by other machines."""
 BAD_SAMPLES = "bad_samples.jsonl"
 
 
 class RunDirectory:
     """A run directory that is locked while this object is open; use it in a ``with`` statement.
 
-    Opening it is the pre-flight of a run: before any data is read it is known that the folder is ours, free and writable.
+    Opening it is the pre-flight of a run: before any data is read it is known that the folder is ours, free and writable. Of several
+    processes of a run the first one owns the folder; the others must see the same one.
 
     Args:
         path: the folder; made if it is not there.
         resume: whether a run that is there goes on. Without one, training starts anew in either case.
 
     Raises:
-        UsageError: if the folder holds a run and `resume` is false, or holds anything else.
+        UsageError: if the folder holds a run and `resume` is false, or holds anything else, or another machine does not see it.
         Locked: if another process has it open.
         EnvironmentFault: if it cannot be written to.
 
@@ -56,10 +60,22 @@ class RunDirectory:
         self.resume = resume
         self.checkpoints = self.path / FOLDER
         self.unfinished: list[str] = []
+        self.ranks = ALONE
         self._made = False
         self._lock: int | None = None
+        self._joined = ExitStack()
 
     def __enter__(self) -> RunDirectory:
+        with ExitStack() as stack:
+            self.ranks = stack.enter_context(joined())
+            if self.ranks.first:
+                self._own()
+                stack.callback(self._release)
+            self._require_shared()
+            self._joined = stack.pop_all()
+        return self
+
+    def _own(self) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("not a folder", where=str(self.path), help="give a new folder with --out", code="E252")
         if self.path.exists() and not (self.path / LOCK).exists():
@@ -73,7 +89,22 @@ class RunDirectory:
         except BaseException:
             self._release()
             raise
-        return self
+
+    def _require_shared(self) -> None:
+        """Every process sees the lock that the first one has written."""
+        file = self.path / LOCK
+        written = self.ranks.of_first(_text(file) if self.ranks.first else None)
+        until = time.monotonic() + SHARED_WITHIN
+        while _text(file) != written:
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"process {self.ranks.rank} on {socket.gethostname()} does not see the run directory of the first process",
+                    where=str(self.path.absolute()),
+                    help="give an --out that is the same folder on all machines",
+                    code="E273",
+                )
+            time.sleep(0.1)
+        self.ranks.meet()
 
     def _enter(self) -> int:
         """Makes the folder and locks it; again, if another process removes its unused folder in between."""
@@ -94,12 +125,15 @@ class RunDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        try:
+            self._joined.__exit__(kind, error, trace)
+        finally:
+            self.ranks = ALONE
 
     @property
     def is_open(self) -> bool:
-        """Whether this process holds the lock."""
-        return self._lock is not None
+        """Whether this process, or the first one of the run, holds the lock."""
+        return self._lock is not None or not self.ranks.first
 
     @property
     def holds_run(self) -> bool:
@@ -178,6 +212,13 @@ class RunDirectory:
                 help="free some space or write to another disk with --out",
                 code="E501",
             )
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None
 
 
 class Owner(NamedTuple):
@@ -271,7 +312,7 @@ class MetricsLog:
         os.close(self._file)
 
 
-def describe_environment(device: str, command: str | None) -> dict[str, Any]:
+def describe_environment(device: str, command: str | None, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Versions, machine and command: what is needed to run it again. No user, host or environment, and no path to the program."""
     import numpy
     import torch
@@ -288,6 +329,8 @@ def describe_environment(device: str, command: str | None) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
+        "world_size": ranks.size,
+        "backend": ranks.backend,
         "command": shlex.join([Path(words[0]).name, *words[1:]]) if words else None,
         "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }

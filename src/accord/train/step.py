@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from accord.collective import all_reduce_max
 from accord.data.pair import Pair
 from accord.errors import Diverged
 from accord.objective.loss import Loss, Objective
 from accord.train.device import Device
 
+Gradient = Callable[[Pair], Loss]
+"""Computes the loss of a batch and adds its gradient to that of the parameters."""
 
-def train_step(objective: Objective, optimizer: Optimizer, pair: Pair, guard: Guard, device: Device) -> Loss:
-    """Objective, gradient, update: the new weights are those of the descent, or, if anything was not finite, the old ones."""
+
+def train_step(
+    objective: Objective,
+    optimizer: Optimizer,
+    pair: Pair,
+    guard: Guard,
+    device: Device,
+    gradient: Gradient | None = None,
+) -> Loss:
+    """Objective, gradient, update: the new weights are those of the descent, or, if anything was not finite, the old ones.
+
+    `gradient` says how loss and gradient are computed, where it is not the whole batch by this process.
+    """
     guard.remember()
-    with device.autocast():
-        loss: Loss = objective(pair)
     optimizer.zero_grad()
-    loss.total.backward()
+    loss = (gradient or whole_batch(objective, device))(pair)
     guard.judge(loss)
     optimizer.step()
     guard.restore()
     return loss._replace(total=loss.total.detach())
 
 
+def whole_batch(engine: nn.Module, device: Device) -> Gradient:
+    """One forward and one backward pass of an objective, or of what spreads it over processes."""
+
+    def gradient(pair: Pair) -> Loss:
+        with device.autocast():
+            loss: Loss = engine(pair)
+        loss.total.backward()
+        return loss
+
+    return gradient
+
+
 class Guard:
     """Keeps weights, optimiser and buffers as they were before a step whose loss or gradient is not finite, and all later ones.
+
+    It is enough that this is so on one rank: all of them judge alike.
 
     The judgement is a number on the device (`found_inf`, which the optimiser reads there), so no step waits for it. `check` reads
     it: after each step on a CPU, where that costs nothing, elsewhere now and then, for what followed changed nothing.
@@ -59,7 +85,7 @@ class Guard:
         """After the backward pass: is everything finite?"""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         values = [*loss.terms.values(), loss.total.detach(), nn.utils.get_total_norm(gradients)]
-        culprits = 1 - torch.stack([v.float() for v in values]).isfinite().float()
+        culprits = all_reduce_max(1 - torch.stack([v.float() for v in values]).isfinite().float())
         self.culprits.copy_(torch.where(self.found > 0, self.culprits, culprits))
         self.found.copy_(self.culprits.amax())
         self.steps += 1 - self.found

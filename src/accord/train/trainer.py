@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
-from copy import deepcopy
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +17,15 @@ from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.policy import Policy
 from accord.data.random import Draws
-from accord.data.samples import Samples
+from accord.data.samples import BadItem, Samples
 from accord.errors import ArtifactError, Collapsed, Diverged, Interrupted, UsageError
 from accord.objective.loss import Loss, Objective
-from accord.train.checkpoint import Checkpoint, newest, quarantine, save_checkpoint
+from accord.train.checkpoint import Checkpoint, newest, quarantine, save_checkpoint, verify
 from accord.train.device import Device
+from accord.train.distributed import Ranks
 from accord.train.monitor import NOT_EVALUATED, CollapseWatch, Probe
 from accord.train.optim import parameter_groups, set_rate
+from accord.train.parallel import seed_step, spread
 from accord.train.progress import Progress
 from accord.train.run_directory import METRICS, MetricsLog, RunDirectory, code_hash, describe_environment, version
 from accord.train.schedule import Clock, Pace, Plan, learning_rate, seconds_of, steps_for
@@ -31,14 +34,14 @@ from accord.train.signals import Stop
 from accord.train.state import pack, read_training, unpack
 from accord.train.step import Guard, train_step
 from accord.train.tensors import distinct
+from accord.train.trial import seconds_per_step
 
 LINES = 1000
 """Lines of the log in a run, about, unless `log_every` says otherwise."""
 EVALUATIONS, STEPS_BETWEEN = 50, 8
 """Looks for collapse in a run, at most, and steps from one to the next, at least: one costs about a third of a step."""
 TRIAL_SHARE = 0.02
-TRIAL_STEPS = (2, 5, 30)
-"""A budget is turned into steps by timing some: 2 unmeasured, then at least 5 and at most 30, up to 2 % of the budget."""
+"""A budget is turned into steps by timing some, in up to 2 % of it."""
 SAVE_SHARE, SAVE_AT_LEAST, SAVE_AT_MOST = 0.02, 60.0, 600.0
 """By default saving takes at most 2 % of the time, and no more than ten minutes of work are lost."""
 
@@ -65,16 +68,20 @@ class Trainer:
         story: Story,
         device: Device,
         stop: Stop,
+        ranks: Ranks,
     ):
         self.objective, self.samples, self.pairing = objective, samples, pairing
-        self.run, self.settings, self.device, self.stop = run, settings, device, stop
+        self.run, self.settings, self.device, self.stop, self.ranks = run, settings, device, stop, ranks
         self.progress, self.story = story.progress, story
         self.table = settings.table(samples, story.record)
         train, held_out = settings.divide(samples)
-        self.loader = Loader(samples, train, batch_size=settings.batch_size, seed=settings.seed)
+        self.loader = Loader(
+            samples, train, batch_size=settings.batch_size, seed=settings.seed, rank=ranks.rank, world_size=ranks.size
+        )
         fixed = held_out if len(held_out) >= 32 else train
         self.probe = Probe(samples, fixed, pairing, seed=settings.seed, batch_size=settings.batch_size)
         device.place(objective)
+        self.gradient = spread(objective, device)
         self.optimizer = settings.descent.optimizer.build(parameter_groups(objective, settings.descent.weight_decay))
         self.peak = settings.descent.rate(settings.batch_size)
         self.guard = Guard(objective, self.optimizer)
@@ -82,6 +89,7 @@ class Trainer:
         self.log: MetricsLog | None = None
         self.watch = CollapseWatch(rows=len(self.probe), values=self.probe.values)
         self.step = 0
+        self.signal: int | None = None
         self.plan = Plan(((0, 1),))
         self.budget = None if settings.length.budget is None else seconds_of(settings.length.budget)
         self.finished = False
@@ -92,13 +100,16 @@ class Trainer:
 
     def begin(self) -> None:
         """Restores the newest valid checkpoint, or plans and saves the start."""
+        self.ranks.require_alike({**self.table, "accord": version(), "torch": torch.__version__, "code": code_hash()})
         checkpoint = self._newest() if self.run.resume else None
         if checkpoint is None:
-            self.run.require_space(self._space())
-            recipe = self.story.record or self.settings.as_recipe(self.samples)
-            self.run.write_once(describe_environment(str(self.device), self.story.command), recipe)
+            if self.ranks.first:
+                self.run.require_space(self._space())
+                recipe = self.story.record or self.settings.as_recipe(self.samples)
+                self.run.write_once(describe_environment(str(self.device), self.story.command, self.ranks), recipe)
             self.plan = self._first_plan()
-        self.log = MetricsLog(self.run.path / METRICS, keep=0 if checkpoint is None else self._restore(checkpoint))
+        keep = 0 if checkpoint is None else self._restore(checkpoint)
+        self.log = MetricsLog(self.run.path / METRICS, keep=keep) if self.ranks.first else None
         self.pace = None if self.budget is None else Pace(self.budget)
         self._note_bad_samples()
         total = self.plan.entries[0][1]
@@ -114,10 +125,12 @@ class Trainer:
     def _newest(self) -> Checkpoint | None:
         for name in self.run.unfinished:
             self.progress.said(f"removed {name}, the rest of a save that was cut off")
-        checkpoint = newest(self.run.checkpoints, on_damage=self._quarantine)
-        if checkpoint is None:
+        found = newest(self.run.checkpoints, on_damage=self._quarantine) if self.ranks.first else None
+        step = self.ranks.of_first(None if found is None else found.step)
+        if step is None:
             self.progress.said("nothing to go on from: training starts at step 0")
-        return checkpoint
+            return None
+        return found or verify(self.run.checkpoints / f"step-{step}")
 
     def _quarantine(self, path: Path, error: ArtifactError) -> None:
         self.progress.said(f"{path.name} is damaged ({error.message}) and was set aside as {quarantine(path).name}")
@@ -140,6 +153,10 @@ class Trainer:
             self.progress.said("the code of accord has changed since: the run may not go on bit for bit")
         if state["threads"] != torch.get_num_threads():
             self.progress.said(f"{state['threads']} threads before, {torch.get_num_threads()} now: not bit for bit")
+        if checkpoint.about["world_size"] != self.ranks.size:
+            self.progress.said(
+                f"{checkpoint.about['world_size']} processes before, {self.ranks.size} now: the same samples, not bit for bit"
+            )
         return int(state["log_bytes"])
 
     def _first_plan(self) -> Plan:
@@ -154,28 +171,19 @@ class Trainer:
             raise UsageError(
                 "how long? nothing is given, and there is nothing to go on from", help=ONE_LENGTH, code="E258"
             )
-        each = self._time_steps(TRIAL_SHARE * self.budget)
-        total = steps_for(self.budget, each, seconds=self.clock())
+        each = seconds_per_step(
+            self.objective,
+            self.settings.descent.optimizer,
+            self._batches,
+            self._pair,
+            device=self.device,
+            ranks=self.ranks,
+            stop=self.stop,
+            limit=TRIAL_SHARE * self.budget,
+        )
+        total = self.ranks.of_first(steps_for(self.budget, each, seconds=self.clock()))
         self.progress.said(f"{1 / each:.3g} steps a second: {total:,} steps fit into {self.budget:g} s")
         return Plan(((0, total),))
-
-    def _time_steps(self, seconds: float) -> float:
-        """Seconds a step takes, measured on a copy; the run itself is left as it was."""
-        objective = deepcopy(self.objective)
-        optimizer = self.settings.descent.optimizer.build(parameter_groups(objective, 0.0))
-        guard = Guard(objective, optimizer)
-        unmeasured, least, most = TRIAL_STEPS
-        times: list[float] = []
-        with torch.random.fork_rng(self.device.cuda_devices), self._batches(0, unmeasured + most) as batches:
-            clock = Clock()
-            for batch in batches:
-                train_step(objective, optimizer, self._pair(batch), guard, self.device)
-                self.stop.check("timing the first steps")
-                guard.is_bad()
-                times.append(clock())
-                if len(times) >= unmeasured + least and times[-1] > seconds:
-                    break
-        return (times[-1] - times[unmeasured - 1]) / (len(times) - unmeasured)
 
     # --- the loop ---
 
@@ -194,10 +202,10 @@ class Trainer:
             with self._batches(self.step, self.plan.total) as batches:
                 for batch in batches:
                     self._advance(batch)
-                    if self.stop or self.step >= self.plan.total:
+                    if self.signal is not None or self.step >= self.plan.total:
                         break
-            if self.stop:
-                self._leave()
+            if self.signal is not None:
+                self._leave(self.signal)
         if not self.finished:
             self.finished = True
             self.save()
@@ -218,7 +226,10 @@ class Trainer:
         rate = learning_rate(self.step, self.plan, peak=self.peak, warmup=self.settings.descent.warmup)
         set_rate(self.optimizer, rate)
         self.objective.before_step(self.plan.progress(self.step))
-        loss = train_step(self.objective, self.optimizer, self._pair(batch), self.guard, self.device)
+        if self.ranks.size > 1:
+            seed_step(self.settings.seed, self.ranks.rank, self.step)
+        pair = self._pair(batch)
+        loss = train_step(self.objective, self.optimizer, pair, self.guard, self.device, self.gradient)
         self.step += 1
         self.unchecked.append(batch.index.tolist())
         last = self.step >= self.plan.total
@@ -227,13 +238,31 @@ class Trainer:
             self._check()
         if logs:
             self._log(batch, loss, rate, looks=self.step % self.look_every == 0 or last)
-            self._keep_to_budget()
+        self._settle(logs)
+
+    def _settle(self, logs: bool) -> None:
+        """What all ranks must do after the same step: a signal to any of them counts, otherwise the first one decides."""
+        first = self.ranks.first
+        total = self._planned_again() if first and logs else self.plan.total
+        due = first and self.step < total and self._save_is_due()
+        found = len(self.probe.bad) + len(self.loader.bad)
+        number, total, saves, news = self.ranks.agree(
+            self.stop.signal or 0, total if first else 0, due, logs and found != self.noted
+        )
+        self.signal = number or None
+        if total != self.plan.total:
+            self.progress.said(f"planned again at step {self.step:,}: {total:,} steps instead of {self.plan.total:,}")
+            self.plan = self.plan.changed(self.step, total)
+        if news:
             self._note_bad_samples()
-        if not last and self._save_is_due():
+        if saves:
             self.save()
 
     def _check(self) -> None:
         """Nothing that was not finite gets into a line or a checkpoint."""
+        if self.ranks.size > 1 and self.guard.is_bad():  # on all of them: a message names the global batch
+            shares = zip(*self.ranks.everyone(self.unchecked), strict=True)
+            self.unchecked = [list(chain.from_iterable(parts)) for parts in shares]
         try:
             self.guard.check(self.step, self.unchecked, self.samples.keys)
         except Diverged as error:
@@ -279,14 +308,13 @@ class Trainer:
             self.progress.said(f"warning: {str(alarm).removeprefix('warning: ')}; {alarm.remedy}")
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        assert self.log is not None
-        self.log.write(line)
+        if self.log is not None:
+            self.log.write(line)
 
-    def _keep_to_budget(self) -> None:
+    def _planned_again(self) -> int:
+        """Steps in all, as the clock and the budget have it now."""
         total = self.pace.total(self.step, self.clock(), self.plan) if self.pace is not None else None
-        if total is not None and self.step < self.plan.total:
-            self.progress.said(f"planned again at step {self.step:,}: {total:,} steps instead of {self.plan.total:,}")
-            self.plan = self.plan.changed(self.step, total)
+        return self.plan.total if total is None or self.step >= self.plan.total else total
 
     # --- saving ---
 
@@ -298,8 +326,8 @@ class Trainer:
         interval = min(max(self.save_seconds / SAVE_SHARE, SAVE_AT_LEAST), SAVE_AT_MOST)
         return self.clock() - self.last_save >= interval
 
-    def save(self) -> Checkpoint:
-        """A verified checkpoint of this very step."""
+    def save(self) -> Path:
+        """A verified checkpoint of this very step, written by the first rank while the others wait."""
         if self.unchecked:
             self._check()
         begin = self.clock()
@@ -319,25 +347,27 @@ class Trainer:
             "torch": str(torch.__version__),
             "data_sha256": self.samples.fingerprint,
             "code_sha256": code_hash(),
-            "world_size": 1,
+            "world_size": self.ranks.size,
         }
         files = pack(self.objective, self.optimizer, training)
-        checkpoint = save_checkpoint(self.run.checkpoints, self.step, files, about)
+        if self.ranks.first:
+            save_checkpoint(self.run.checkpoints, self.step, files, about)
+        self.ranks.meet()
         self.last_save = self.clock()
         self.save_seconds = self.last_save - begin
-        return checkpoint
+        return self.run.checkpoints / f"step-{self.step}"
 
     def _note_bad_samples(self) -> None:
-        """Writes down what reading has met, and stops if it is too much.
+        """Writes down what reading has met on any rank, and stops if it is too much.
 
         Raises:
             DataError: beyond the share that may be skipped.
         """
         found = [*self.probe.bad, *self.loader.bad.values()]
-        if len(found) == self.noted:
-            return
         self.noted = len(found)
-        if self.samples.bad or found:
+        parts = self.ranks.everyone(found)
+        found = list({item.key: item for part in parts for item in starmap(BadItem, part)}.values())
+        if self.ranks.first and (self.samples.bad or found):
             self.run.write_bad_samples([*self.samples.bad, *found])
         Policy(max_bad_fraction=self.settings.habits.max_bad_fraction).enforce(len(found), len(self.samples), found)
 
@@ -351,13 +381,12 @@ class Trainer:
         if self.log is not None:
             self.log.close()
 
-    def _leave(self) -> None:
-        assert self.stop.signal is not None
+    def _leave(self, number: int) -> None:
         self.finished = self.step >= self.plan.total
-        checkpoint = self.save()
+        path = self.save()
         raise Interrupted(
-            self.stop.signal,
-            f"stopped by {self.stop.name} after step {self.step:,} of {self.plan.total:,}; all of it is saved",
-            where=str(checkpoint.path),
+            number,
+            f"stopped by {signal.Signals(number).name} after step {self.step:,} of {self.plan.total:,}; all of it is saved",
+            where=str(path),
             help="--resume goes on from there",
         )

@@ -1,0 +1,57 @@
+"""How long a step takes, measured before training on a copy of what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from copy import deepcopy
+
+import torch
+
+from accord.data.loader import Batch
+from accord.data.pair import Pair
+from accord.objective.loss import Objective
+from accord.train.device import Device
+from accord.train.distributed import Ranks
+from accord.train.optim import OptimizerSettings, parameter_groups
+from accord.train.parallel import spread
+from accord.train.schedule import Clock
+from accord.train.signals import Stop
+from accord.train.step import Guard, train_step
+
+STEPS = (2, 5, 30)
+"""2 steps unmeasured, then at least 5 and at most 30."""
+
+
+def seconds_per_step(
+    objective: Objective,
+    settings: OptimizerSettings,
+    batches: Callable[[int, int], AbstractContextManager[Iterator[Batch]]],
+    pair: Callable[[Batch], Pair],
+    *,
+    device: Device,
+    ranks: Ranks,
+    stop: Stop,
+    limit: float,
+) -> float:
+    """Seconds a step takes, as the first rank measures it in at most about `limit` seconds; nothing that is given is changed.
+
+    Raises:
+        Interrupted: after a signal.
+    """
+    copy = deepcopy(objective)
+    optimizer = settings.build(parameter_groups(copy, 0.0))
+    guard, gradient = Guard(copy, optimizer), spread(copy, device)
+    unmeasured, least, most = STEPS
+    times: list[float] = []
+    with torch.random.fork_rng(device.cuda_devices), batches(0, unmeasured + most) as some:
+        clock = Clock()
+        for batch in some:
+            train_step(copy, optimizer, pair(batch), guard, device, gradient)
+            stop.check("timing the first steps")
+            guard.is_bad()
+            times.append(clock())
+            enough = len(times) >= unmeasured + least and times[-1] > limit
+            if ranks.agree(ranks.first and enough)[0]:
+                break
+    return ranks.of_first((times[-1] - times[unmeasured - 1]) / (len(times) - unmeasured))

@@ -1,0 +1,138 @@
+"""Processes that train together, as torchrun or srun would start them, but forked from one that has imported everything."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import sys
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from accord.data.augment import VectorAugmentation
+from accord.data.pairing import two_views
+from accord.errors import AccordError
+from accord.model.batch_norm import BatchNorm1d
+from accord.model.encoder import Encoder
+from accord.model.joint_embedding import JointEmbedding
+from accord.model.predictor import MLPPredictor, Predictor
+from accord.model.projector import Projector
+from accord.objective import principles
+from accord.objective.loss import Objective
+
+
+class Double(nn.Module):
+    """Samples are float32; what is compared is computed in float64."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double()
+
+
+class DoublePredictor(Predictor):
+    """Looking for collapse rounds embeddings to float32."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.mlp = MLPPredictor(dim)
+
+    def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
+        return self.mlp(s_x.double(), z.double(), action)
+
+
+def objective(principle: str = "vicreg", *, norm: bool = True) -> Objective:
+    """In float64 without dropout: with what several processes do, only rounding differs."""
+    torch.manual_seed(0)
+    layer: nn.Module = BatchNorm1d(24) if norm else nn.LayerNorm(24)
+    backbone = nn.Sequential(Double(), nn.Linear(16, 24), layer, nn.GELU())
+    barlow = principle == "barlow_twins"
+    options: dict[str, Any] = {"final_norm": True} if barlow else {} if norm else {"norm": nn.LayerNorm}
+    encoder = Encoder(backbone, Projector(24, 12, hidden=(32,), **options), sample_ndim=1)
+    terms = principles.sigreg(slices=32) if principle == "sigreg" else getattr(principles, principle)()
+    return principles.regularized(JointEmbedding(encoder, encoder, DoublePredictor(12)), terms).double()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What torchrun sets."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in names.items()}
+
+
+def run(target: str, rank: int, size: int, port: int, log: str, arguments: dict[str, Any]) -> None:
+    """In a process of its own: calls a function of this module or of `tiny` and ends with the exit code of the command line."""
+    import tiny
+
+    from accord.train import distributed
+
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faulthandler.enable()
+    os.environ.update(environment(rank, size, port) if size > 1 else {})
+    torch.set_num_threads(1)
+    tiny.heed_signals()
+    distributed.TIMEOUT = float(arguments.pop("timeout", distributed.TIMEOUT))
+    try:
+        {"train": train, "tiny": tiny.train_here}[target](**arguments)
+    except AccordError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
+
+
+def train(out: str, objective: dict[str, Any] | None = None, **options: Any) -> None:
+    """A run of 12 steps of `objective` by `fit`."""
+    import many
+    import tiny
+
+    made = many.objective(**(objective or {}))
+    pairs = two_views(VectorAugmentation())
+    tiny.train(Path(out), **{"steps": 12, "log_every": 1, "objective": made, "pairing": pairs, **options})
+
+
+@contextmanager
+def started(size: int, folder: Path, target: str = "train", **arguments: Any) -> Any:
+    """`size` processes at work; those that are left at the end of the body are killed."""
+    import tiny
+
+    port = free_port()
+    context = tiny.processes()
+    logs = [folder / f"rank-{rank}.log" for rank in range(size)]
+    processes: list[ForkServerProcess] = [
+        context.Process(target=run, args=(target, rank, size, port, str(logs[rank]), arguments)) for rank in range(size)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        yield processes
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
+def outputs(size: int, folder: Path) -> list[str]:
+    """What each process has printed."""
+    files = [folder / f"rank-{rank}.log" for rank in range(size)]
+    return [file.read_text() if file.exists() else "" for file in files]
+
+
+def together(size: int, folder: Path, **arguments: Any) -> None:
+    """A run of `size` processes that ends well."""
+    folder.mkdir(exist_ok=True)
+    with started(size, folder, **arguments) as processes:
+        for process in processes:
+            process.join(timeout=60)
+    codes = [process.exitcode for process in processes]
+    assert codes == [0] * size, f"{codes}\n" + "\n".join(outputs(size, folder))

@@ -1,0 +1,68 @@
+"""Two processes train as one does on the same global batches: losses, weights and statistics, through `fit` itself."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the helpers are no package, and processes look for them by name
+many, tiny = (importlib.import_module(name) for name in ("many", "tiny"))
+
+MOST = 1e-9
+"""Relative difference that rounding in float64 may make in 12 steps."""
+
+
+def losses(run: Path) -> np.ndarray:
+    return np.array([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    last = max((run / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+    return {name: tensor.double().numpy() for name, tensor in load_file(last / "weights.safetensors").items()}
+
+
+def difference(a: Path, b: Path) -> float:
+    """The largest relative difference of a loss or a weight."""
+    assert len(losses(a)) == len(losses(b)) == 12
+    found = [np.abs(losses(a) / losses(b) - 1).max()]
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    found += [float(np.abs(ours[k] - theirs[k]).max() / max(np.abs(theirs[k]).max(), 1e-3)) for k in ours]
+    return max(found)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+def both(folder: Path, name: str, **options: Any) -> tuple[Path, Path]:
+    one, two = folder / f"{name}-1", folder / f"{name}-2"
+    many.train(str(one), **options)
+    many.together(2, folder / f"logs-{name}", out=str(two), **options)
+    return one, two
+
+
+@pytest.mark.parametrize("principle", ["vicreg", "barlow_twins", "sigreg", "visreg"])
+def test_two_processes_equal_one(folder: Path, principle: str) -> None:
+    assert difference(*both(folder, principle, objective={"principle": principle})) < MOST
+
+
+def test_ranks_may_hold_different_numbers_of_samples(folder: Path) -> None:
+    """33 samples are 16 and 17: every mean is of the global batch, that of the free energy too."""
+    assert difference(*both(folder, "uneven", batch_size=33)) < MOST
+
+
+def test_a_larger_difference_would_be_seen(folder: Path) -> None:
+    """Negative control: another order of the same samples."""
+    one, two = folder / "this-1", folder / "other-1"
+    many.train(str(one))
+    many.train(str(two), seed=1)
+    assert difference(one, two) > 1e-3
