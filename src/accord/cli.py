@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from accord.errors import AccordError, DataError, EnvironmentFault, UsageError
-from accord.terminal import Terminal, crash_report
+from accord.terminal import Terminal, crashed, flush, leave
 
 app = typer.Typer(
     name="accord",
@@ -259,6 +259,65 @@ def predict(
 
 
 @app.command()
+def compare(
+    source: Source,
+    principles: Annotated[
+        str, typer.Option("--principles", help="Names, separated by commas, or groups, or all.", show_default=False)
+    ],
+    budget: Annotated[
+        str,
+        typer.Option("--budget", help="Time of each run; with --equal steps or passes also a number of them."),
+    ] = "60s",
+    equal: Annotated[str, typer.Option("--equal", help="What is equal for all: seconds, steps or passes.")] = "seconds",
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each principle.")] = 3,
+    trials: Annotated[
+        int, typer.Option("--trials", help="Settings tried for each principle first; 1 takes the recipes as they are.")
+    ] = 1,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="The principle the others are held against [default: the first]."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="A test source [default: the held-out part of SOURCE].")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe by name, or a TOML file.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, for every principle.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where everything is written [default: runs/compare-NAME].")
+    ] = None,
+    column: Column = None,
+    label: Label = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Which principle suits SOURCE? Everything equal but the principle, each run in a process of its own.
+
+    The same command goes on where it was interrupted; what is finished is not done again.
+
+    Example: accord compare digits --principles vicreg,sigreg --budget 30s --seeds 3
+    """
+    from accord.compare.harness import compare as run_it
+    from accord.compare.plan import Wanted
+
+    wanted = Wanted(
+        source=source,
+        principles=principles,
+        budget=budget,
+        equal=equal,
+        seeds=seeds,
+        trials=trials,
+        reference=reference,
+        data=data,
+        recipe=recipe,
+        settings=settings or [],
+        column=column,
+        label=label,
+        out=out,
+    )
+    Terminal(as_json=json).result(run_it(wanted, Terminal(as_json=json)))
+
+
+@app.command()
 def report(run_directory: Run, json: Json = False, debug: Debug = False) -> None:
     """Write report.html of RUN: one file, no network."""
     from accord.report.page import write_report
@@ -277,39 +336,28 @@ def main() -> NoReturn:
     debug = "--debug" in arguments
     try:
         code = app(standalone_mode=False)
-        _flush()
+        flush()
         sys.exit(code if isinstance(code, int) else 0)
     except AccordError as error:
         if debug:
             raise
         terminal.error(error)
-        _leave(error.exit_code)
+        leave(error.exit_code)
     except TyperException as error:
         terminal.error(UsageError(error.format_message(), help=_help_of(arguments), code="E201"))
-        _leave(2)
+        leave(2)
     except BrokenPipeError:
-        _leave(0)
+        leave(0)
     except KeyboardInterrupt:
-        _leave(130)
+        leave(130)
     except MemoryError:
         fault = EnvironmentFault("out of memory", help="use a smaller training.batch_size or pairing.size", code="E505")
         terminal.error(fault)
-        _leave(fault.exit_code)
+        leave(fault.exit_code)
     except Exception as error:
         if debug:
             raise
-        _leave(_crashed(error, terminal))
-
-
-def _crashed(error: Exception, terminal: Terminal) -> int:
-    """A bug in accord: says where the details are."""
-    try:
-        place = f"details in {crash_report(error, Path.cwd())}"
-    except EnvironmentFault:
-        place = "crash.json could not be written; run again with --debug to see the details"
-    text = f"{type(error).__name__}: {error}"
-    terminal.error(AccordError(f"this is a bug in accord: {text}", help=f"please report it; {place}"))
-    return 1
+        leave(crashed(error, terminal))
 
 
 def _help_of(arguments: list[str]) -> str:
@@ -323,17 +371,3 @@ def _help_of(arguments: list[str]) -> str:
 def _stop_early(signum: int, frame: Any) -> NoReturn:
     """Ctrl-C before there is anything to save."""
     os._exit(128 + signum)
-
-
-def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit without a second error when the reader of our output has gone."""
-    try:
-        _flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)

@@ -71,7 +71,7 @@ class Run:
                 help=f"{error.help}; say where they are now with --source, or run from the folder where it was trained",
                 code="E220",
             ) from None
-        return samples, *split(samples, data.held_out, self.recipe.training.seed)
+        return samples, *divided(self.recipe, samples)
 
     def differs(self, samples: Samples) -> bool:
         """Whether these are other data than those the run was trained on: more items, fewer, or changed ones."""
@@ -211,13 +211,19 @@ def _require_same_form(recipe: Recipe, samples: Samples) -> None:
         )
 
 
+def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """(train, held-out) indices, by `data.split_seed`, or by the seed of the training where there is none."""
+    seed = recipe.training.seed if recipe.data.split_seed is None else recipe.data.split_seed
+    return split(samples, recipe.data.held_out, seed)
+
+
 def train_in(
     directory: RunDirectory, recipe: Recipe, samples: Samples, *, stop: Stop, progress: Progress, command: str
 ) -> Fit:
     """Trains what the resolved recipe says, in a run directory that is open."""
     settings = recipe.training
     pairing = build.pairing(recipe)
-    train_index, _ = split(samples, recipe.data.held_out, settings.seed)
+    train_index, held_out = divided(recipe, samples)
     with memory_faults(settings.batch_size):
         objective = new_objective(recipe, samples, train_index, pairing)
     return fit(
@@ -230,7 +236,7 @@ def train_in(
         budget=settings.budget,
         batch_size=settings.batch_size,
         seed=settings.seed,
-        held_out=recipe.data.held_out,
+        held_out=recipe.data.held_out if recipe.data.split_seed is None else held_out,
         optimizer=build.optimizer(recipe),
         lr=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay,

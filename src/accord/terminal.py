@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from accord.errors import AccordError, printable
+from accord.errors import AccordError, EnvironmentFault, printable
 from accord.storage import replace_file
 
 
@@ -156,3 +157,29 @@ def crash_report(error: BaseException, directory: Path) -> Path:
     }
     replace_file(path, json.dumps(about, indent=1).encode())
     return path
+
+
+def crashed(error: Exception, terminal: Terminal) -> int:
+    """A bug in accord: says where the details are."""
+    try:
+        place = f"details in {crash_report(error, Path.cwd())}"
+    except EnvironmentFault:
+        place = "crash.json could not be written; run again with --debug to see the details"
+    text = f"{type(error).__name__}: {error}"
+    terminal.error(AccordError(f"this is a bug in accord: {text}", help=f"please report it; {place}"))
+    return 1
+
+
+def flush() -> None:
+    """Everything that was printed is on its way."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def leave(code: int) -> NoReturn:
+    """Exit without a second error when the reader of our output has gone."""
+    try:
+        flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
