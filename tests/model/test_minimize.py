@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from accord.errors import UsageError
 from accord.model.codebook import Codebook, ConditionalPrior
-from accord.model.continuous import Gaussian, GaussianWalk
+from accord.model.continuous import Gaussian, GaussianWalk, LowDimensional, Sparse
 from accord.model.energy import Cost, Energy, smooth_l1, squared_error
 from accord.model.latent import Latent
 from accord.model.markov import Markov
@@ -305,6 +305,12 @@ def test_refusals() -> None:
             BestOf(wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="number > 0"):
         BestOf(3, beta=0.0)
+    with pytest.raises(UsageError, match="no prior"):
+        BestOf(3, beta=1.0)(make(LowDimensional(2), 3))
+    with pytest.raises(UsageError, match="spread"):
+        BestOf(3, beta=1.0)(make(Sparse(2, spread=1.0), 3))
+    for free in (LowDimensional(2), Sparse(2, spread=1.0)):
+        BestOf(3)(make(free, 3))  # a minimum needs no prior
     with pytest.raises(UsageError, match="not countable"):
         Enumerate()(make(Gaussian(2), 3))
     with pytest.raises(UsageError, match="Coordinate"):

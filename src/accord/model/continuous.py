@@ -166,6 +166,20 @@ class Sparse(Latent):
         return torch.where(sign, -size, size)
 
 
+def require_prior(latent: Latent) -> None:
+    """Refuses a latent whose draws do not follow its price: at a finite temperature F is an average over draws.
+
+    Raises:
+        UsageError: for a free `LowDimensional` and a `Sparse` with spread.
+    """
+    if isinstance(latent, LowDimensional) and math.isinf(latent.bound):
+        raise UsageError(
+            "a free z has no prior, so F is only defined at zero temperature", help="use Descend, or give it a bound"
+        )
+    if isinstance(latent, Sparse) and latent.spread:
+        raise UsageError("draws from a Sparse latent with spread do not follow its price", help="use Ista or Descend")
+
+
 class GaussianWalk(Latent):
     r"""A z for each step of a sequence, carried along: $z_t \sim \mathcal N(\rho z_{t-1}, 1 - \rho^2)$, $z_1 \sim \mathcal N(0, 1)$.
 

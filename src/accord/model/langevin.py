@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from accord.errors import UsageError
-from accord.model.continuous import LowDimensional, Sparse
+from accord.model.continuous import require_prior
 from accord.model.descend import detached, differentiable, origin
 from accord.model.energy import Energy
 from accord.model.latent import Latent, counts, positive
@@ -297,9 +297,4 @@ def _check(latent: Latent) -> None:
         raise UsageError(
             f"{type(latent).__name__} is countable: Langevin moves a vector", help="use Enumerate with a finite beta"
         )
-    if isinstance(latent, LowDimensional) and math.isinf(latent.bound):
-        raise UsageError(
-            "a free z has no prior, so F is only defined at zero temperature", help="use Descend, or give it a bound"
-        )
-    if isinstance(latent, Sparse) and latent.spread:
-        raise UsageError("draws from a Sparse latent with spread do not follow its price", help="use Ista or Descend")
+    require_prior(latent)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from accord.errors import UsageError
+from accord.model.continuous import require_prior
 from accord.model.energy import Energy
 from accord.model.latent import Scheduled, counts
 
@@ -140,7 +141,7 @@ class BestOf(Minimizer):
         chunk: numbers in the predictions made at a time; it bounds memory and changes nothing else.
 
     Raises:
-        UsageError: for numbers that are out of bounds.
+        UsageError: for numbers that are out of bounds; when called at finite beta, if the latent has no prior to draw from.
     """
 
     def __init__(self, samples: int = 64, *, beta: float = math.inf, seed: int = 0, chunk: int = ELEMENTS):
@@ -151,6 +152,8 @@ class BestOf(Minimizer):
 
     def forward(self, energy: Energy, start: Tensor | None = None) -> Minimum:
         """F and the best z of the draws; `start`, if given, is one more among those that z is chosen from."""
+        if not math.isinf(self.beta):
+            require_prior(energy.latent)
         held = energy.detach()
         with torch.no_grad():
             z = draws(held, self.samples, None if self.training else self.seed)
