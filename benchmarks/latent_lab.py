@@ -1,8 +1,9 @@
 """What a latent is worth: models that differ in z alone, trained alike, on tasks in which x does not determine y.
 
     python benchmarks/latent_lab.py forks [--m 6] [--seeds 5]          several outcomes, known exactly
-    python benchmarks/latent_lab.py halves [--seeds 5]                 the other half of a digit
+    python benchmarks/latent_lab.py halves [--seeds 5] [--given pixels]  the other half of a digit
     python benchmarks/latent_lab.py capacity [--seeds 3]               F, AUROC and information in z against the capacity of z
+    python benchmarks/latent_lab.py guards [--seeds 3]                 what keeps codes from dying, each alone and together, on forks
     python benchmarks/latent_lab.py temperature [--seeds 5]            training at zero temperature, finite beta, and annealed
 
 Encoders, data, batches, steps and learning rate are the same for every latent of a task; seconds are reported beside. Each seed is
@@ -39,7 +40,7 @@ from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent
 from accord.model.minimize import Enumerate, Minimizer
 from accord.model.multiscale import MultiScale
-from accord.model.predictor import DictionaryPredictor, MLPPredictor, Predictor
+from accord.model.predictor import DictionaryPredictor, IdentityPredictor, MLPPredictor, Predictor
 from accord.model.projector import Projector
 from accord.model.sparse_coding import Ista
 from accord.model.variational import Variational
@@ -174,7 +175,11 @@ def measure_forks(
         s_y_hat = energy.predict(z).movedim(0, 1)
     predicted = decoder(model, everything)(s_y_hat).detach()
     covered, precise = source.score(x[some], predicted.numpy())
-    return {**row, "coverage": float(covered.mean()), "precision": float(precise.mean())}
+    with torch.no_grad():
+        told = information(
+            model, model.encoder_x(torch.from_numpy(x).float()), model.encoder_y(torch.from_numpy(y).float())
+        )
+    return {**row, "coverage": float(covered.mean()), "precision": float(precise.mean()), **told}
 
 
 def predictions_of(latent: Latent, s_x: Tensor, draws: int = 256) -> Tensor:
@@ -296,6 +301,51 @@ def frozen(task: Task, *, steps: int, seed: int) -> Task:
     )
 
 
+def given(task: Task, *, how: str, steps: int, seed: int) -> Task:
+    """The task with an encoder of y that is not trained with the rest, so that it cannot drop what x does not tell.
+
+    "pixels" are y itself; "views" is an encoder that learned from two views of y alone (SIGReg), kept.
+    """
+    encoder_y: Encoder = Encoder(nn.Flatten(), sample_ndim=3)
+    if how == "views":
+        torch.manual_seed(seed)
+        encoder_y = task.encoders()[1]
+        learn_from_views(encoder_y, task.train.y, steps=steps, seed=seed, rate=task.rate, batch=task.batch)
+    encoder_y.eval().requires_grad_(False)
+    with torch.no_grad():
+        s_y = torch.cat([encoder_y(part) for part in task.train.y.split(4096)])
+
+    def measure(model: JointEmbedding) -> Row:
+        whole = JointEmbedding(
+            model.encoder_x, encoder_y, model.predictor, latent=model.latent, minimizer=model.minimizer
+        )
+        return task.measure(whole.eval())
+
+    return task._replace(
+        train=Pair(task.train.x, s_y),
+        encoders=lambda: (task.encoders()[0], Encoder(nn.Identity(), sample_ndim=1)),
+        dim=s_y.shape[1],
+        terms=lambda: {"free_energy": (1.0, free_energy)},
+        measure=measure,
+    )
+
+
+def learn_from_views(encoder: Encoder, views: Tensor, *, steps: int, seed: int, rate: float, batch: int) -> None:
+    """SIGReg on pairs of two of the `VIEWS` augmented copies of the same sample."""
+    objective = Objective(JointEmbedding(encoder, encoder, IdentityPredictor()), sigreg(slices=256))
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=rate, weight_decay=1e-4, betas=(0.9, 0.95))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
+    order, samples = torch.Generator().manual_seed(seed), len(views) // VIEWS
+    for step in range(steps):
+        rows = torch.randint(samples, (batch,), generator=order)
+        first, second = torch.randint(VIEWS, (2, batch), generator=order) * samples + rows
+        objective.before_step(step / steps)
+        optimizer.zero_grad()
+        objective(Pair(views[first], views[second])).total.backward()
+        optimizer.step()
+        schedule.step()
+
+
 @torch.no_grad()
 def measure_jump(model: JointEmbedding, x: Tensor, y: Tensor, side: Tensor) -> Row:
     s_x, s_y = model.encoder_x(x), model.encoder_y(y)
@@ -359,11 +409,11 @@ def information(model: JointEmbedding, s_x: Tensor, s_y: Tensor) -> Row:
     if isinstance(model.latent, Codebook | ConditionalPrior):
         book = model.latent if isinstance(model.latent, Codebook) else model.latent.codebook
         codes = book.table.shape[1]
-        nats = 0.0
-        for column in book.index(found.argmin).T:
-            p = torch.bincount(column, minlength=codes).double() / len(column)
-            nats -= float(torch.special.xlogy(p, p).sum())
-        return {"nats": nats}
+        shares = [torch.bincount(column, minlength=codes).double() / len(s_x) for column in book.index(found.argmin).T]
+        return {
+            "nats": -sum(float(torch.special.xlogy(p, p).sum()) for p in shares),
+            "dead": statistics.mean(float((p < 0.1 / codes).double().mean()) for p in shares),
+        }
     if isinstance(model.minimizer, Variational) and isinstance(model.latent, Gaussian):
         mean, log_variance = model.minimizer.posterior(model.energy(s_x, s_y)).chunk(2, -1)
         return {"nats": float(model.latent.divergence(mean, log_variance).mean())}
@@ -381,6 +431,7 @@ HALVES: dict[str, Kind] = {
     "16 codes, prior given x": Kind(lambda: ConditionalPrior(Codebook(16, 8), 32, weight=0.01)),
     "6 x 2 codes": Kind(lambda: Codebook(2, 2, blocks=6)),
     "gaussian, .03 a nat": Kind(lambda: Gaussian(8, weight=0.03), variational),
+    "gaussian, 16 numbers, .01 a nat": Kind(lambda: Gaussian(16, weight=0.01), variational),
     "gaussian, linear, .2 a nat": Kind(lambda: Gaussian(8, weight=0.2), one_step, dictionary=True),
     "noisy, 8 numbers": Kind(lambda: Noisy(8, noise=1.0), amortized),
     "2 numbers": Kind(lambda: LowDimensional(2, bound=1.0), amortized),
@@ -453,14 +504,30 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
 
 def fork_capacity() -> dict[str, Kind]:
     """More and fewer choices than there are branches."""
-    bits = {f"{b} bits": Kind(lambda b=b: Codebook(2, 4, blocks=b)) for b in (2, 4, 6, 8)}
+    bits = {f"{b} bits": Kind(lambda b=b: Codebook(2, 4, blocks=b)) for b in (2, 4, 5, 6, 7, 8)}
     return {"deterministic": Kind(lambda: None), **bits}
 
 
-def capacity_kinds() -> dict[str, Kind]:
+def guard_kinds(codes: int) -> dict[str, Kind]:
+    """What looks after codes, one by one and together."""
+
+    def annealed(z: Latent | None, dim: int) -> Minimizer:
+        return Enumerate(anneal=(1.0, 0.8))
+
+    return {
+        "no guard": Kind(lambda: Codebook(codes, 8)),
+        "reseeded": Kind(lambda: Codebook(codes, 8, reseed=0.1)),
+        "usage entropy": Kind(lambda: Codebook(codes, 8), usage=0.1),
+        "annealed": Kind(lambda: Codebook(codes, 8), annealed),
+        "all three": Kind(lambda: Codebook(codes, 8, reseed=0.1), annealed, usage=0.1),
+    }
+
+
+def capacity_kinds(width: int) -> dict[str, Kind]:
+    """Numbers of codes, and prices of a Gaussian z of `width` numbers."""
     codes = {f"{k} codes": Kind(lambda k=k: Codebook(k, 8)) for k in (1, 2, 4, 8, 16, 32, 64, 128, 256)}
     prices = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-    gaussian = {f"gaussian, {w} a nat": Kind(lambda w=w: Gaussian(8, weight=w), variational) for w in prices}
+    gaussian = {f"gaussian, {w} a nat": Kind(lambda w=w: Gaussian(width, weight=w), variational) for w in prices}
     return {**codes, **gaussian}
 
 
@@ -480,7 +547,7 @@ def temperature_kinds(codes: Callable[[], Latent]) -> dict[str, Kind]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("forks", "halves", "jump", "capacity", "temperature"))
+    parser.add_argument("what", choices=("forks", "halves", "jump", "capacity", "guards", "temperature"))
     parser.add_argument("--m", type=int, default=6)
     parser.add_argument("--space", choices=("y", "sigreg"), default="y")
     parser.add_argument("--task", choices=("forks", "halves", "jump"), default="halves")
@@ -488,16 +555,18 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="choices were made on seeds from 100 on")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--frozen", action="store_true", help="all latents get the encoders of the deterministic model")
+    parser.add_argument("--given", choices=("pixels", "views"), help="the encoder of y is not trained with the rest")
     parser.add_argument("--only", nargs="*", help="names of models")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    task = options.what if options.what in ("forks", "jump") else options.task
+    task = {"forks": "forks", "guards": "forks", "jump": "jump"}.get(options.what, options.task)
     kinds: dict[str, Kind] = {
         "forks": lambda: fork_kinds(options.m),
         "halves": lambda: HALVES,
         "jump": lambda: JUMP,
-        "capacity": fork_capacity if task == "forks" else capacity_kinds,
+        "capacity": fork_capacity if task == "forks" else lambda: capacity_kinds(16 if options.given else 8),
+        "guards": lambda: guard_kinds(2**options.m),
         "temperature": lambda: temperature_kinds(lambda: CODES[task](options.m)),
     }[options.what]()
     tasks: dict[str, Callable[[int], Task]] = {
@@ -509,9 +578,11 @@ def main() -> None:
     of: Callable[[int], Task] = tasks[task]
     if options.frozen:
         of = lambda seed: frozen(tasks[task](seed), steps=steps, seed=seed)  # noqa: E731
+    if options.given:
+        of = lambda seed: given(tasks[task](seed), how=options.given, steps=steps, seed=seed)  # noqa: E731
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     chosen: Iterable[str] = options.only or kinds
-    label = f"{options.what} {task}{' frozen' if options.frozen else ''}"
+    label = f"{options.what} {task}{' frozen' if options.frozen else ''}{' given ' + options.given if options.given else ''}"
     cold = options.what == "temperature"  # whatever the temperature of training was, all are measured at zero
     some = {name: kinds[name] for name in chosen}
     rows = run(of, some, seeds=seeds, steps=steps, label=label, cold=cold)
