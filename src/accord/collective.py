@@ -1,4 +1,4 @@
-r"""Sums over all ranks with their exact gradient; in one process everything here is the identity.
+r"""Sums and rows of all ranks with their exact gradient; in one process everything here is the identity.
 
 Convention: when every rank r computes a loss $L_r$ from reduced quantities, the gradient is that of $\sum_r L_r$. Data-parallel
 training averages gradients over ranks; so a loss of the global batch that every rank computes gets the gradient of one process on
@@ -75,21 +75,40 @@ def total_rows(t: Shaped[Tensor, "*views batch dim"]) -> Shaped[Tensor, ""]:
     return all_reduce_sum(t.new_full((), t.shape[-2], requires_grad=False))
 
 
-@torch.no_grad()
 def gather_rows(t: Shaped[Tensor, "*views batch dim"]) -> tuple[Shaped[Tensor, "*views rows dim"], slice]:
     """The rows (axis -2) of all ranks in the order of ranks, without gradient, and which of them are this rank's.
 
     Ranks may differ in their number of rows; the numbers are exchanged first, which waits for the device.
     """
+    return all_rows(t.detach())
+
+
+def all_rows(t: Shaped[Tensor, "*views batch dim"]) -> tuple[Shaped[Tensor, "*views rows dim"], slice]:
+    """`gather_rows`, differentiable: the adjoint is a rank's own slice of the sum of the gradients of every rank."""
     n = t.shape[-2]
     if world_size() == 1:
-        return t.detach(), slice(0, n)
+        return t, slice(0, n)
     counts = torch.zeros(world_size(), dtype=torch.int64, device=t.device)
     counts[rank()] = n
     dist.all_reduce(counts)
     sizes: list[int] = counts.tolist()
     own = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
-    rows = t.new_zeros((*t.shape[:-2], sum(sizes), t.shape[-1]))
-    rows[..., own, :] = t
-    dist.all_reduce(rows)
+    rows: Tensor = _Gather.apply(t, sum(sizes), own)  # type: ignore[no-untyped-call]
     return rows, own
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, total: int, own: slice) -> Tensor:
+        ctx.own = own
+        rows = t.new_zeros((*t.shape[:-2], total, t.shape[-1]))
+        rows[..., own, :] = t
+        dist.all_reduce(rows)
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[..., ctx.own, :], None, None

@@ -38,6 +38,9 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     return [dict(np.load(folder / f"rank-{rank}.npz")) for rank in range(2)]
 
 
+LOCAL = ("variance", "covariance", "sigreg", "BatchNorm1d", "contrast", "uniformity")
+
+
 @pytest.mark.parametrize("name", worker.CASES)
 def test_two_ranks_equal_one_process_on_the_joined_batch(name: str, ranks: Ranks) -> None:
     _, case = worker.CASES[name]
@@ -61,7 +64,7 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(name: str, ranks: Ranks
 
 def test_ranks_saw_different_data(ranks: Ranks) -> None:
     """A control: with statistics of each rank's own rows these cases would not agree."""
-    local = [case for case in worker.CASES if case.startswith(("variance", "covariance", "sigreg", "BatchNorm1d"))]
+    local = [case for case in worker.CASES if case.startswith(LOCAL)]
     for name in local:
         parts, case = worker.CASES[name]
         differs = [

@@ -12,16 +12,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from accord.collective import all_reduce_sum, gather_rows
+from accord.collective import all_reduce_sum, all_rows, gather_rows
 from accord.data.pair import Pair
 from accord.model.batch_norm import BatchNorm1d, BatchNorm2d
+from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
+from accord.model.energy import cosine
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.mlp import MLP
 from accord.model.predictor import IdentityPredictor, MLPPredictor
 from accord.model.projector import Projector
-from accord.objective import principles, regularizers
-from accord.objective.loss import Terms
+from accord.objective import contrast, contrastive, negatives, principles, regularizers, uniformity
+from accord.objective.loss import Inference, Terms
 from accord.objective.slices import directions
 
 UNEVEN = (slice(0, 5), slice(5, 14))
@@ -105,6 +107,46 @@ def objective(terms: Callable[[], Terms], *, dim: int = 6, final_norm: bool = Fa
     return case
 
 
+def compared(
+    make: Callable[[], nn.Module], *, codes: int = 0, action_dim: int = 0, views: int = 0
+) -> Callable[[slice], Result]:
+    """A term that compares every x with every y of all ranks, three times: fresh negatives are the same on any number of ranks."""
+
+    def case(part: slice) -> Result:
+        torch.manual_seed(0)
+        predictor = (
+            MLPPredictor(4, 3 if codes else 0, action_dim=action_dim) if codes or action_dim else IdentityPredictor()
+        )
+        model = JointEmbedding(
+            nn.Identity(), nn.Identity(), predictor, cost=cosine, latent=Codebook(codes, 3) if codes else None
+        ).double()
+        x, y, action = (rows(seed, 4)[part] - 9 for seed in (1, 2, 3))
+        if views:
+            x = torch.stack([rows(20 + v, 4)[part] - 9 for v in range(views)])
+        x.requires_grad_()
+        y.requires_grad_()
+        term = make().double()
+        result: Result = {}
+        for step in range(3):
+            energy = model.energy(x, y, action[:, :action_dim] if action_dim else None)
+            value = term(Inference(energy, model.minimizer(energy), model.minimizer))
+            dx, dy = torch.autograd.grad(value, (x, y))
+            result |= {f"same:value{step}": value.detach(), f"mean:dx{step}": dx.movedim(-2, 0), f"mean:dy{step}": dy}
+        return result
+
+    return case
+
+
+def gathered_with_gradient(part: slice) -> Result:
+    """f = sum of the cubes of the rows' sums, which both ranks see: each rank's gradient is that of the sum of both."""
+    x = rows(5, 2)[part].requires_grad_()
+    everything, own = all_rows(x)
+    assert torch.equal(everything[own], x)
+    (everything.sum(1) ** 3).sum().backward()
+    assert x.grad is not None
+    return {"mean:dx": x.grad, "same:all": everything.detach()}
+
+
 def gathered(part: slice) -> Result:
     """Rows of all ranks in order, and the slice that is one's own."""
     everything, own = gather_rows(rows(3, 2, 4).movedim(1, 0)[:, part])
@@ -123,6 +165,7 @@ A6, A20 = directions(6, 32, 3), directions(20, 32, 3)
 CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
     "all_reduce_sum": (UNEVEN, reduced),
     "gather_rows": (UNEVEN, gathered),
+    "all_rows": (UNEVEN, gathered_with_gradient),
     "BatchNorm1d": (UNEVEN, lambda part: batch_norm(part, spatial=False)),
     "BatchNorm2d": (UNEVEN, lambda part: batch_norm(part, spatial=True)),
     "BatchNorm1d cumulative": (UNEVEN, cumulative_batch_norm),
@@ -137,6 +180,26 @@ CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
     "center": (UNEVEN, statistic(lambda x, y: regularizers.center(x), 6)),
     "scale": (UNEVEN, statistic(lambda x, y: regularizers.scale(x), 6)),
     "shape": (UNEVEN, statistic(lambda x, y: regularizers.sliced_shape(x, A20), 20, views=2)),
+    "uniformity": (UNEVEN, statistic(lambda x, y: uniformity.uniformity(x - 9), 6, views=2)),
+    "contrast: info_nce": (UNEVEN, compared(lambda: contrast.Contrast(contrast.InfoNCE()))),
+    "contrast: info_nce within": (UNEVEN, compared(lambda: contrast.Contrast(contrast.InfoNCE(), within=True))),
+    "contrast: views and codes": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Decoupled()), codes=3, views=2)),
+    "contrast: margin by distance, actions": (
+        UNEVEN,
+        compared(lambda: contrast.Contrast(contrast.Hinge(0.1, 0.1)), action_dim=2),
+    ),
+    "contrast: siglip": (UNEVEN, compared(lambda: contrast.Contrast(contrast.PairwiseSigmoid(), symmetric=False))),
+    "contrast: in blocks": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Siamese(), chunk=1), codes=3)),
+    "contrast: mined": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Hinge(), negatives.Mined(2)), codes=3)),
+    "contrast: uniform": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Hinge(), negatives.Uniform(3)))),
+    "contrast: uniform within": (
+        UNEVEN,
+        compared(lambda: contrast.Contrast(contrast.InfoNCE(), negatives.Uniform(3), within=True, chunk=1)),
+    ),
+    "info_nce objective": (UNEVEN, objective(contrastive.info_nce)),
+    "siglip objective": (UNEVEN, objective(contrastive.siglip)),
+    "triplet objective": (UNEVEN, objective(contrastive.triplet)),
+    "align_uniform objective": (EVEN, objective(contrastive.align_uniform)),
     "vicreg objective": (EVEN, objective(principles.vicreg)),
     "vicreg objective, n < d": (EVEN, objective(principles.vicreg, dim=20)),
     "barlow_twins objective": (EVEN, objective(principles.barlow_twins, final_norm=True)),

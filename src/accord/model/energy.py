@@ -132,7 +132,7 @@ class Energy:
 
     def detach(self) -> Energy:
         """The same energy without gradient in the encoders: what a search for z works on."""
-        return self._with(self.s_x.detach(), self.s_y.detach(), None if self.action is None else self.action.detach())
+        return self.of(self.s_x.detach(), self.s_y.detach(), None if self.action is None else self.action.detach())
 
     def part(self, rows: slice) -> Energy:
         """That of some rows of the first batch axis only."""
@@ -141,7 +141,7 @@ class Energy:
         def cut(t: Tensor) -> Tensor:
             return t[rows] if axes and t.ndim == axes + 1 and len(t) > 1 else t
 
-        return self._with(cut(self.s_x), cut(self.s_y), None if self.action is None else cut(self.action))
+        return self.of(cut(self.s_x), cut(self.s_y), None if self.action is None else cut(self.action))
 
     def size(self, *, shared: bool) -> int:
         """How many numbers one z makes for all pairs; `shared` if it is the same z for all, so that an x needs one prediction."""
@@ -160,7 +160,8 @@ class Energy:
         for first in range(0, max(1, shape[0]), step):
             yield slice(first, first + step)
 
-    def _with(self, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Energy:
+    def of(self, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Energy:
+        """The same energy of other embeddings, whose batch axes broadcast."""
         return Energy(s_x, s_y, predictor=self.predictor, cost=self.cost, latent=self.latent, action=action)
 
     def cross(self, rows: slice = slice(None)) -> Energy:
@@ -173,6 +174,4 @@ class Energy:
             raise UsageError(
                 f"cross() needs one batch axis, got s_x {tuple(self.s_x.shape)} and s_y {tuple(self.s_y.shape)}"
             )
-        return self._with(
-            self.s_x[rows, None], self.s_y[None], None if self.action is None else self.action[rows, None]
-        )
+        return self.of(self.s_x[rows, None], self.s_y[None], None if self.action is None else self.action[rows, None])

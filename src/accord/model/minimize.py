@@ -228,7 +228,7 @@ def in_pieces(
     pieces = list(energy.pieces(chunk, copies=copies))
     if len(pieces) == 1:
         return function(energy, t).expand(energy.batch_shape)
-    parts = ((rows, _again(function, energy.part(rows), t[rows])) for rows in pieces)
+    parts = ((rows, again(function, energy.part(rows), t[rows])) for rows in pieces)
     if torch.is_grad_enabled():
         return torch.cat([part for _, part in parts])
     return filled(energy, ((rows, (part,)) for rows, part in parts))[0]
@@ -278,7 +278,7 @@ def reduced(
         return _reduced_rows(energy, z, beta, chunk, of)
     cut = z.ndim == len(energy.batch_shape) + 2 and z.shape[1] > 1
     parts = (
-        (rows, _again(_reduced_rows, energy.part(rows), z[:, rows] if cut else z, beta, chunk, of)) for rows in pieces
+        (rows, again(_reduced_rows, energy.part(rows), z[:, rows] if cut else z, beta, chunk, of)) for rows in pieces
     )
     if torch.is_grad_enabled():
         values, places = zip(*(part for _, part in parts), strict=True)
@@ -299,10 +299,10 @@ def _reduced_rows(energy: Energy, z: Tensor, beta: float, chunk: int, of: Energi
         return value if hard else torch.logsumexp(-beta * energies, dim=0), value.detach(), place
 
     blocks = z.split(max(1, chunk // max(1, energy.size(shared=_is_shared(z)))))
-    value, lowest, which = (_again if len(blocks) > 1 else _once)(block, energy, blocks[0])
+    value, lowest, which = (again if len(blocks) > 1 else _once)(block, energy, blocks[0])
     first = len(blocks[0])
     for some in blocks[1:]:
-        other, low, place = _again(block, energy, some)
+        other, low, place = again(block, energy, some)
         better = low < lowest
         value = torch.where(better, other, value) if hard else torch.logaddexp(value, other)
         lowest, which = torch.where(better, low, lowest), torch.where(better, place + first, which)
@@ -327,7 +327,7 @@ def _once(function: Callable[..., Any], *arguments: Any) -> Any:
     return function(*arguments)
 
 
-def _again(function: Callable[..., Any], *arguments: Any) -> Any:
+def again(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function of the arguments; its intermediate results are not kept but computed again in the backward pass."""
     if not torch.is_grad_enabled():
         return function(*arguments)

@@ -10,7 +10,6 @@ step and the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,13 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from accord.collective import all_reduce_sum, total_rows, world_size
-from accord.errors import UsageError
+from accord.objective.checks import checked, evaluate, over_branches, require
 from accord.objective.gram import gram_product
 from accord.objective.loss import Inference
 from accord.objective.slices import Slices, epps_pulley, normal_quantiles, sliced_mean
-
-Kernel = Callable[..., Tensor]
-
 
 # --- functions of embeddings ---
 
@@ -39,7 +35,7 @@ def variance(s: Float[Tensor, "*views batch dim"], *, target: float = 1.0, eps: 
     Raises:
         UsageError: fewer than two rows, a wrong shape, or (on the CPU) numbers that are not finite.
     """
-    return _checked(partial(_variance, target=target, eps=eps), s)
+    return checked(partial(_variance, target=target, eps=eps), s)
 
 
 def covariance(s: Float[Tensor, "*views batch dim"]) -> Float[Tensor, ""]:
@@ -51,7 +47,7 @@ def covariance(s: Float[Tensor, "*views batch dim"]) -> Float[Tensor, ""]:
     Raises:
         UsageError: as `variance`.
     """
-    return _checked(_covariance, s)
+    return checked(_covariance, s)
 
 
 def barlow_on_diagonal(
@@ -65,7 +61,7 @@ def barlow_on_diagonal(
     Raises:
         UsageError: as `variance`, and where the shapes of the views differ.
     """
-    return _checked(partial(_on_diagonal, eps=eps), s_x, s_y)
+    return checked(partial(_on_diagonal, eps=eps), s_x, s_y)
 
 
 def barlow_off_diagonal(
@@ -75,7 +71,7 @@ def barlow_off_diagonal(
 
     With fewer rows than dimensions it is computed from two Gram matrices.
     """
-    return _checked(partial(_off_diagonal, eps=eps), s_x, s_y)
+    return checked(partial(_off_diagonal, eps=eps), s_x, s_y)
 
 
 def sliced_epps_pulley(
@@ -89,17 +85,17 @@ def sliced_epps_pulley(
     Raises:
         UsageError: as `variance`.
     """
-    return _checked(partial(_sliced_epps_pulley, a=a, knots=knots, t_max=t_max), s)
+    return checked(partial(_sliced_epps_pulley, a=a, knots=knots, t_max=t_max), s)
 
 
 def center(s: Float[Tensor, "*views batch dim"]) -> Float[Tensor, ""]:
     r"""Mean over dimensions of the squared mean, $\frac{1}{D}\sum_j \bar z_j^2$ (VISReg, arXiv:2606.02572)."""
-    return _checked(_center, s)
+    return checked(_center, s)
 
 
 def scale(s: Float[Tensor, "*views batch dim"]) -> Float[Tensor, ""]:
     r"""$\frac{1}{D}\sum_j (1 - \sigma_j)^2$, biased $\sigma$; its gradient does not vanish near collapse (VISReg, arXiv:2606.02572)."""
-    return _checked(_scale, s)
+    return checked(_scale, s)
 
 
 def sliced_shape(s: Float[Tensor, "*views batch dim"], a: Float[Tensor, "dim slices"]) -> Float[Tensor, ""]:
@@ -108,7 +104,7 @@ def sliced_shape(s: Float[Tensor, "*views batch dim"], a: Float[Tensor, "dim sli
     $\tilde z = (z - \bar z)/(\mathrm{sg}(\sigma) + 10^{-4})$: standardised, without gradient through the biased $\sigma$
     (VISReg, arXiv:2606.02572). Differentiable once.
     """
-    return _checked(partial(_sliced_shape, a=a), s)
+    return checked(partial(_sliced_shape, a=a), s)
 
 
 # --- terms of an objective ---
@@ -125,7 +121,7 @@ class Variance:
     def __call__(self, inference: Inference) -> Tensor:
         """Scalar."""
         kernel = partial(_variance, target=self.target, eps=self.eps)
-        return _over_branches(kernel, inference) * (1 if self.halved else 2)
+        return over_branches(kernel, inference) * (1 if self.halved else 2)
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ class Covariance:
 
     def __call__(self, inference: Inference) -> Tensor:
         """Scalar."""
-        return 2 * _over_branches(_covariance, inference)
+        return 2 * over_branches(_covariance, inference)
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ class BarlowOnDiagonal:
 
     def __call__(self, inference: Inference) -> Tensor:
         """Scalar."""
-        return _evaluate(partial(_on_diagonal, eps=self.eps), inference.energy.s_x, inference.energy.s_y)
+        return evaluate(partial(_on_diagonal, eps=self.eps), inference.energy.s_x, inference.energy.s_y)
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,7 @@ class BarlowOffDiagonal:
 
     def __call__(self, inference: Inference) -> Tensor:
         """Scalar."""
-        return _evaluate(partial(_off_diagonal, eps=self.eps), inference.energy.s_x, inference.energy.s_y)
+        return evaluate(partial(_off_diagonal, eps=self.eps), inference.energy.s_x, inference.energy.s_y)
 
 
 class SIGReg(nn.Module):
@@ -174,9 +170,9 @@ class SIGReg(nn.Module):
 
     def __init__(self, *, slices: int = 1024, knots: int = 17, t_max: float = 3.0, seed: int = 0):
         super().__init__()
-        _require(slices >= 1, f"sigreg needs at least one slice, got {slices}")
-        _require(knots >= 2, f"sigreg needs at least two knots, got {knots}")
-        _require(t_max > 0, f"sigreg integrates from 0 to t_max > 0, got {t_max}")
+        require(slices >= 1, f"sigreg needs at least one slice, got {slices}")
+        require(knots >= 2, f"sigreg needs at least two knots, got {knots}")
+        require(t_max > 0, f"sigreg integrates from 0 to t_max > 0, got {t_max}")
         self.slices = Slices(slices, seed=seed)
         self.knots = knots
         self.t_max = t_max
@@ -184,7 +180,7 @@ class SIGReg(nn.Module):
     def forward(self, inference: Inference) -> Tensor:
         """Scalar."""
         a = self.slices(inference.energy.s_y.shape[-1], inference.energy.s_y)
-        return _over_branches(partial(_sliced_epps_pulley, a=a, knots=self.knots, t_max=self.t_max), inference)
+        return over_branches(partial(_sliced_epps_pulley, a=a, knots=self.knots, t_max=self.t_max), inference)
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,7 @@ class Center:
 
     def __call__(self, inference: Inference) -> Tensor:
         """Scalar."""
-        return _over_branches(_center, inference)
+        return over_branches(_center, inference)
 
 
 @dataclass(frozen=True)
@@ -202,7 +198,7 @@ class Scale:
 
     def __call__(self, inference: Inference) -> Tensor:
         """Scalar."""
-        return _over_branches(_scale, inference)
+        return over_branches(_scale, inference)
 
 
 class SlicedShape(nn.Module):
@@ -215,13 +211,13 @@ class SlicedShape(nn.Module):
 
     def __init__(self, *, slices: int = 4096, seed: int = 0):
         super().__init__()
-        _require(slices >= 1, f"visreg needs at least one slice, got {slices}")
+        require(slices >= 1, f"visreg needs at least one slice, got {slices}")
         self.slices = Slices(slices, seed=seed)
 
     def forward(self, inference: Inference) -> Tensor:
         """Scalar."""
         a = self.slices(inference.energy.s_y.shape[-1], inference.energy.s_y)
-        return _over_branches(partial(_sliced_shape, a=a), inference)
+        return over_branches(partial(_sliced_shape, a=a), inference)
 
 
 # --- formulas, on float32 or float64 and outside autocast ---
@@ -306,46 +302,3 @@ def _sliced_shape(s: Tensor, *, a: Tensor) -> Tensor:
 
 _BLOCK = {True: 2**18, False: 2**24}
 """Numbers a block of slices may hold on the CPU (they stay in its cache) and elsewhere (few, large kernels)."""
-
-
-# --- checks ---
-
-
-def _over_branches(kernel: Kernel, inference: Inference) -> Tensor:
-    """Mean of the values of both branches."""
-    return (_evaluate(kernel, inference.energy.s_x) + _evaluate(kernel, inference.energy.s_y)) / 2
-
-
-def _checked(kernel: Kernel, *embeddings: Tensor) -> Tensor:
-    for s in embeddings:
-        if s.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(torch.isfinite(s).all()):
-            bad = int((~torch.isfinite(s)).sum())
-            raise UsageError(
-                f"embeddings of shape {tuple(s.shape)} hold {bad} numbers that are not finite",
-                help="look at the input and the learning rate of the step that made them",
-            )
-    return _evaluate(kernel, *embeddings)
-
-
-def _evaluate(kernel: Kernel, *embeddings: Tensor) -> Tensor:
-    """`kernel` of well-formed embeddings, in float32 or better and outside autocast."""
-    for s in embeddings:
-        _require(
-            s.ndim >= 2 and s.is_floating_point() and s.shape[-1] > 0,
-            f"expected embeddings (*views, batch, dim) of floating point, got {tuple(s.shape)} {s.dtype}",
-        )
-        _require(
-            s.shape[-2] * world_size() >= 2,
-            f"statistics of a batch need at least two rows, got {s.shape[-2]} in {tuple(s.shape)}",
-            "raise the batch size, or drop the last incomplete batch",
-        )
-    if len(embeddings) == 2:
-        a, b = (tuple(s.shape[-2:]) for s in embeddings)
-        _require(a == b, f"both views need the same (batch, dim), got {a} and {b}")
-    with torch.autocast(embeddings[0].device.type, enabled=False):
-        return kernel(*(s.float() if s.dtype in (torch.float16, torch.bfloat16) else s for s in embeddings))
-
-
-def _require(condition: bool, message: str, remedy: str | None = None) -> None:
-    if not condition:
-        raise UsageError(message, help=remedy)
