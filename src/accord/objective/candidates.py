@@ -34,6 +34,7 @@ class Candidates(NamedTuple):
         first: number of the first row of this rank.
         of_y: the rows are y and the candidates x.
         within: the rows of the same side are candidates, too.
+        kept: F of all pairs where both sides can share them, by whether it has a gradient.
     """
 
     own: Energy
@@ -43,6 +44,7 @@ class Candidates(NamedTuple):
     first: int
     of_y: bool
     within: bool
+    kept: dict[bool, Tensor]
 
     @property
     def rows(self) -> int:
@@ -64,11 +66,16 @@ class Candidates(NamedTuple):
         """How many of them do not belong to the row."""
         return self.columns - (2 if self.within else 1)
 
-    def other(self, rows: slice, number: Int64[Tensor, "*rows k"]) -> Int64[Tensor, "rows k"]:
+    def other(self, rows: slice, number: Int64[Tensor, "rows k"]) -> Int64[Tensor, "rows k"]:
         """Candidates that do not belong to the rows, by numbers 0 ... others-1."""
         row = self.first + torch.arange(self.rows, device=number.device)[rows, None]
         number = number + (number >= row)
         return number + (number >= self.total + row) if self.within else number
+
+    def without_own(self, rows: slice, t: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows others"]:
+        """What is known of all candidates of some rows, without those that belong to them."""
+        halves = t.split(self.total, dim=1)
+        return torch.cat([_without_diagonal(half, self.first + rows.start) for half in halves], dim=1)
 
     def is_own(self, rows: slice) -> Tensor:
         """Which candidates are a row's partner or itself, (rows, columns)."""
@@ -78,25 +85,43 @@ class Candidates(NamedTuple):
 
     def all(self, rows: slice) -> Float[Tensor, "rows columns"]:
         """F of some rows with every candidate."""
+        partners = self._matrix(rows)
+        if not self.within:
+            return partners
+        same = self.every.s_y if self.of_y else self.every.s_x
+        return torch.cat([partners, self._against(rows, same)], dim=1)
+
+    def _matrix(self, rows: slice) -> Tensor:
+        """With the partners of all rows; made once for both sides where that can be."""
+        partners = self.every.s_x if self.of_y else self.every.s_y
+        if world_size() > 1 or rows != slice(0, self.rows):
+            return self._against(rows, partners)
+        graph = torch.is_grad_enabled()
+        if graph not in self.kept:
+            found = self._against(rows, partners)
+            self.kept[graph] = found.mT if self.of_y else found
+        return self.kept[graph].mT if self.of_y else self.kept[graph]
+
+    def _against(self, rows: slice, pool: Tensor) -> Tensor:
         if self.of_y:
             action = None if self.every.action is None else self.every.action[:, None]
-            return self._value(self.every.of(self._pool()[:, None], self.own.s_y[None, rows], action)).mT
+            return self._value(self.every.of(pool[:, None], self.own.s_y[None, rows], action)).mT
         action = None if self.own.action is None else self.own.action[rows, None]
-        return self._value(self.own.of(self.own.s_x[rows, None], self._pool()[None], action))
+        return self._value(self.own.of(self.own.s_x[rows, None], pool[None], action))
 
     def some(self, rows: slice, index: Int64[Tensor, "rows k"]) -> Float[Tensor, "rows k"]:
         """F of some rows with the candidates of these numbers."""
         if self.of_y:
-            action = None if self.every.action is None else self.every.action[index]
-            return self._value(self.every.of(self._pool()[index], self.own.s_y[rows, None], action))
+            action = None if self.every.action is None else _chosen(self.every.action, index)
+            return self._value(self.every.of(_chosen(self._pool(), index), self.own.s_y[rows, None], action))
         action = None if self.own.action is None else self.own.action[rows, None]
-        return self._value(self.own.of(self.own.s_x[rows, None], self._pool()[index], action))
+        return self._value(self.own.of(self.own.s_x[rows, None], _chosen(self._pool(), index), action))
 
     @torch.no_grad()
-    def distance(self, rows: slice, index: Int64[Tensor, "rows k"]) -> Float[Tensor, "rows k"]:
-        r"""How far candidates are from the partner, $\frac{1}{D}\lVert \hat s - s \rVert^2$, without gradient."""
+    def distance(self, rows: slice) -> Float[Tensor, "rows columns"]:
+        r"""How far all candidates of some rows are from the partner, $\frac{1}{D}\lVert \hat s - s \rVert^2$, without gradient."""
         partner = (self.own.s_x if self.of_y else self.own.s_y)[rows]
-        return squared_error(partner[:, None], self._pool()[None]).gather(1, index)
+        return squared_error(partner[:, None], self._pool()[None])
 
     def blocks(self, chunk: int, per_row: int) -> list[slice]:
         """Rows that make about `chunk` numbers, at `per_row` for each."""
@@ -110,6 +135,20 @@ class Candidates(NamedTuple):
     def _value(self, energy: Energy) -> Tensor:
         value: Tensor = self.minimizer(energy).value
         return full(value)
+
+
+def _chosen(t: Float[Tensor, "n dim"], index: Int64[Tensor, "rows k"]) -> Float[Tensor, "rows k dim"]:
+    """`t[index]`, whose gradient on the CPU is an order of magnitude slower."""
+    return t.index_select(0, index.flatten()).view(*index.shape, t.shape[-1])
+
+
+def _without_diagonal(t: Float[Tensor, "rows n"], first: int) -> Float[Tensor, "rows m"]:
+    """Row i without column first + i. What is left lies between gaps that are all of one width: no index of its size is made."""
+    rows, columns = t.shape
+    flat = t.reshape(-1)
+    middle, last = flat[first + 1 :].split([(rows - 1) * (columns + 1), columns - first - rows])
+    between = middle.view(rows - 1, columns + 1)[:, :-1].reshape(-1)
+    return torch.cat([flat[:first], between, last]).view(rows, columns - 1)
 
 
 def full(t: Tensor) -> Tensor:
@@ -135,8 +174,9 @@ def sides(inference: Inference, *, symmetric: bool, within: bool = False) -> Ite
         s_x = all_rows(own.s_x)[0] if symmetric or within else own.s_x
         action = None if own.action is None else all_rows(own.action)[0]
         every = own.of(s_x, s_y, action)
+        kept: dict[bool, Tensor] = {}
         for of_y in (False, True)[: 1 + symmetric]:
-            yield Candidates(own, every, inference.minimizer, full(positive), mine.start, of_y, within)
+            yield Candidates(own, every, inference.minimizer, full(positive), mine.start, of_y, within, kept)
 
 
 def by_view(inference: Inference) -> list[tuple[Energy, Float[Tensor, " batch"]]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -77,9 +76,9 @@ class Contrast(nn.Module):
         choose = self.negatives(side)
 
         def some(rows: slice) -> Tensor:
-            negative, which = choose(rows)
+            negative, take = choose(rows)
             with torch.autocast(negative.device.type, enabled=False):
-                values = self.loss(side.positive[rows], negative, partial(side.distance, rows, which))
+                values = self.loss(side.positive[rows], negative, lambda: take(side.distance(rows)))
                 return values.sum()
 
         blocks = side.blocks(self.chunk, self.negatives.per_row(side))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from accord.data.random import Draws
@@ -17,10 +17,10 @@ from accord.objective.candidates import Candidates
 
 
 class Chosen(NamedTuple):
-    """F of the negatives of some rows, differentiable, and which candidates they are."""
+    """F of the negatives of some rows, (rows, k), differentiable; and what takes them out of anything known of all candidates."""
 
-    energy: Float[Tensor, "rows k"]
-    which: Int64[Tensor, "rows k"]
+    energy: Tensor
+    take: Callable[[Tensor], Tensor]
 
 
 Choice = Callable[[slice], Chosen]
@@ -44,11 +44,10 @@ class InBatch(Negatives):
 
     def forward(self, side: Candidates) -> Choice:
         """All candidates that do not belong to a row."""
-        numbers = torch.arange(side.others, device=side.positive.device)
 
         def choose(rows: slice) -> Chosen:
-            index = side.other(rows, numbers)
-            return Chosen(side.all(rows).gather(1, index), index)
+            take = partial(side.without_own, rows)
+            return Chosen(take(side.all(rows)), take)
 
         return choose
 
@@ -85,7 +84,7 @@ class Uniform(Negatives):
 
         def choose(rows: slice) -> Chosen:
             index = side.other(rows, numbers[rows])
-            return Chosen(side.some(rows, index), index)
+            return Chosen(side.some(rows, index), lambda known: known.gather(1, index))
 
         return choose
 
@@ -122,7 +121,7 @@ class Mined(Negatives):
 
         def choose(rows: slice) -> Chosen:
             index = self._search(side, rows)
-            return Chosen(side.some(rows, index), index)
+            return Chosen(side.some(rows, index), lambda known: known.gather(1, index))
 
         return choose
 
