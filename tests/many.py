@@ -72,7 +72,6 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
 def run(target: str, rank: int, size: int, port: int, log: str, arguments: dict[str, Any]) -> None:
     """In a process of its own: calls a function of this module or of `tiny` and ends with the exit code of the command line."""
     import tiny
-
     from accord.train import distributed
 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -86,6 +86,17 @@ if TYPE_CHECKING:
     from accord.model.vit import vit_base as vit_base
     from accord.model.vit import vit_small as vit_small
     from accord.model.vit import vit_tiny as vit_tiny
+    from accord.objective.contrast import Contrast as Contrast
+    from accord.objective.contrastive import align_uniform as align_uniform
+    from accord.objective.contrastive import contrastive as contrastive
+    from accord.objective.contrastive import dcl as dcl
+    from accord.objective.contrastive import info_nce as info_nce
+    from accord.objective.contrastive import logistic as logistic
+    from accord.objective.contrastive import siamese as siamese
+    from accord.objective.contrastive import siglip as siglip
+    from accord.objective.contrastive import spectral as spectral
+    from accord.objective.contrastive import square_square as square_square
+    from accord.objective.contrastive import triplet as triplet
     from accord.objective.latent_terms import UsageEntropy as UsageEntropy
     from accord.objective.loss import Inference as Inference
     from accord.objective.loss import Loss as Loss
@@ -93,6 +104,10 @@ if TYPE_CHECKING:
     from accord.objective.loss import Term as Term
     from accord.objective.loss import Terms as Terms
     from accord.objective.loss import free_energy as free_energy
+    from accord.objective.negatives import InBatch as InBatch
+    from accord.objective.negatives import Mined as Mined
+    from accord.objective.negatives import Negatives as Negatives
+    from accord.objective.negatives import Sampled as Sampled
     from accord.objective.principles import barlow_twins as barlow_twins
     from accord.objective.principles import regularized as regularized
     from accord.objective.principles import sigreg as sigreg
@@ -107,6 +122,9 @@ if TYPE_CHECKING:
 
 
 _HOME = {
+    "LARS": "accord.train.optim",
+    "MLP": "accord.model.mlp",
+    "SGD": "accord.train.optim",
     "AccordError": "accord.errors",
     "AdamW": "accord.train.optim",
     "Amortize": "accord.model.amortize",
@@ -118,6 +136,7 @@ _HOME = {
     "Codebook": "accord.model.codebook",
     "Columns": "accord.data.pairing_parts",
     "ConditionalPrior": "accord.model.codebook",
+    "Contrast": "accord.objective.contrast",
     "Coordinate": "accord.model.coordinate",
     "Cost": "accord.model.energy",
     "Descend": "accord.model.descend",
@@ -134,24 +153,25 @@ _HOME = {
     "GaussianWalk": "accord.model.continuous",
     "Halves": "accord.data.pairing_parts",
     "IdentityPredictor": "accord.model.predictor",
+    "InBatch": "accord.objective.negatives",
     "Inference": "accord.objective.loss",
     "Ista": "accord.model.sparse_coding",
     "JointEmbedding": "accord.model.joint_embedding",
     "Jump": "accord.data.synthetic",
-    "LARS": "accord.train.optim",
     "Langevin": "accord.model.langevin",
     "Latent": "accord.model.latent",
     "Lista": "accord.model.sparse_coding",
     "Loader": "accord.data.loader",
     "Loss": "accord.objective.loss",
     "LowDimensional": "accord.model.continuous",
-    "MLP": "accord.model.mlp",
     "MLPPredictor": "accord.model.predictor",
     "Markov": "accord.model.markov",
     "MaskedBlocks": "accord.data.pairing_masked",
+    "Mined": "accord.objective.negatives",
     "Minimizer": "accord.model.minimize",
     "Minimum": "accord.model.minimize",
     "MultiScale": "accord.model.multiscale",
+    "Negatives": "accord.objective.negatives",
     "Noisy": "accord.model.continuous",
     "Objective": "accord.objective.loss",
     "Pair": "accord.data.pair",
@@ -160,39 +180,49 @@ _HOME = {
     "Projector": "accord.model.projector",
     "Recognition": "accord.model.amortize",
     "ResNet": "accord.model.resnet",
-    "SGD": "accord.train.optim",
+    "Sampled": "accord.objective.negatives",
     "Samples": "accord.data.samples",
     "Sparse": "accord.model.continuous",
     "Standardize": "accord.model.normalize",
     "Term": "accord.objective.loss",
     "Terms": "accord.objective.loss",
     "Torus": "accord.data.synthetic",
-    "UsageEntropy": "accord.objective.latent_terms",
     "TwoViews": "accord.data.pairing",
+    "UsageEntropy": "accord.objective.latent_terms",
     "Variational": "accord.model.variational",
     "VectorAugmentation": "accord.data.augment",
     "ViT": "accord.model.vit",
     "Viterbi": "accord.model.markov",
+    "align_uniform": "accord.objective.contrastive",
     "barlow_twins": "accord.objective.principles",
     "check_source": "accord.data.sources",
     "columns": "accord.data.pairing_parts",
+    "contrastive": "accord.objective.contrastive",
     "cosine": "accord.model.energy",
+    "dcl": "accord.objective.contrastive",
     "fit": "accord.train.fit",
     "free_energy": "accord.objective.loss",
     "gauss_newton": "accord.model.newton",
     "halves": "accord.data.pairing_parts",
+    "info_nce": "accord.objective.contrastive",
     "load_weights": "accord.train.checkpoint",
+    "logistic": "accord.objective.contrastive",
     "masked_blocks": "accord.data.pairing_masked",
     "open_source": "accord.data.sources",
     "regularized": "accord.objective.principles",
     "resnet18": "accord.model.resnet",
     "resnet34": "accord.model.resnet",
     "resnet50": "accord.model.resnet",
+    "siamese": "accord.objective.contrastive",
+    "siglip": "accord.objective.contrastive",
     "sigreg": "accord.objective.principles",
     "smooth_l1": "accord.model.energy",
+    "spectral": "accord.objective.contrastive",
     "split": "accord.data.samples",
+    "square_square": "accord.objective.contrastive",
     "squared_error": "accord.model.energy",
     "steepest": "accord.model.newton",
+    "triplet": "accord.objective.contrastive",
     "two_views": "accord.data.pairing",
     "vicreg": "accord.objective.principles",
     "visreg": "accord.objective.principles",
@@ -216,6 +246,7 @@ __all__ = [
     "Codebook",
     "Columns",
     "ConditionalPrior",
+    "Contrast",
     "Coordinate",
     "Cost",
     "Descend",
@@ -232,6 +263,7 @@ __all__ = [
     "GaussianWalk",
     "Halves",
     "IdentityPredictor",
+    "InBatch",
     "Inference",
     "Ista",
     "JointEmbedding",
@@ -245,9 +277,11 @@ __all__ = [
     "MLPPredictor",
     "Markov",
     "MaskedBlocks",
+    "Mined",
     "Minimizer",
     "Minimum",
     "MultiScale",
+    "Negatives",
     "Noisy",
     "Objective",
     "Pair",
@@ -256,6 +290,7 @@ __all__ = [
     "Projector",
     "Recognition",
     "ResNet",
+    "Sampled",
     "Samples",
     "Sparse",
     "Standardize",
@@ -268,26 +303,36 @@ __all__ = [
     "VectorAugmentation",
     "ViT",
     "Viterbi",
+    "align_uniform",
     "barlow_twins",
     "check_source",
     "columns",
+    "contrastive",
     "cosine",
+    "dcl",
     "fit",
     "free_energy",
     "gauss_newton",
     "halves",
+    "info_nce",
     "load_weights",
+    "logistic",
     "masked_blocks",
     "open_source",
     "regularized",
     "resnet18",
     "resnet34",
     "resnet50",
+    "siamese",
+    "siglip",
     "sigreg",
     "smooth_l1",
+    "spectral",
     "split",
+    "square_square",
     "squared_error",
     "steepest",
+    "triplet",
     "two_views",
     "vicreg",
     "visreg",

@@ -124,7 +124,20 @@ PRESETS: dict[str, Table] = {
 }
 
 
-GOES_WITH: dict[str, Table] = {}
+ON_THE_SPHERE: Table = {"cost": "cosine"}
+"""For principles whose temperatures and margins are in units of 1 - cos."""
+
+GOES_WITH: dict[str, Table] = {
+    "info_nce": ON_THE_SPHERE,
+    "dcl": ON_THE_SPHERE,
+    "siglip": ON_THE_SPHERE,
+    "triplet": ON_THE_SPHERE,
+    "siamese": ON_THE_SPHERE,
+    "square_square": ON_THE_SPHERE,
+    "logistic": ON_THE_SPHERE,
+    "spectral": ON_THE_SPHERE,
+    "align_uniform": ON_THE_SPHERE,
+}
 """What a principle needs beside its terms, by name: it stands over a preset, and under what the user sets."""
 
 SMALL_VIEWS = {"photo", "grey_photo"}

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "regularised": ("vicreg", "barlow_twins", "sigreg", "visreg", "rdmreg", "mmcr", "coding_rate"),
-    "contrastive": ("info_nce", "dcl", "siglip", "triplet", "siamese"),
+    "contrastive": (
+        "info_nce",
+        "dcl",
+        "siglip",
+        "triplet",
+        "siamese",
+        "square_square",
+        "logistic",
+        "spectral",
+        "align_uniform",
+    ),
     "distilled": ("byol", "simsiam", "dino", "jepa"),
     "generative": ("autoencoder", "masked_autoencoder", "pixel_predictor"),
     "probabilistic": ("gaussian", "mixture", "cvae", "flow", "flow_matching"),
@@ -43,6 +53,15 @@ KNOBS: dict[str, Knob] = {
     "barlow_twins": Knob("off_diagonal", (0.02, 0.00125)),
     "sigreg": Knob("weight", (0.02, 0.125)),
     "visreg": Knob("weight", (0.8, 0.95)),
+    "info_nce": Knob("temperature", (0.3, 0.03)),
+    "dcl": Knob("temperature", (0.3, 0.03)),
+    "siglip": Knob("bias", (0.0, -5.0)),
+    "triplet": Knob("margin", (0.1, 0.5)),
+    "siamese": Knob("margin", (0.7, 1.4)),
+    "square_square": Knob("margin", (0.5, 1.5)),
+    "logistic": Knob("temperature", (0.3, 0.1)),
+    "spectral": Knob("mu", (0.3, 3.0)),
+    "align_uniform": Knob("t", (1.0, 4.0)),
 }
 """The weight, temperature or margin that matters most in each principle."""
 

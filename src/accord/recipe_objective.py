@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from accord.recipe_base import Count, Fraction, NotNegative, Section
+from accord.recipe_base import Count, Finite, Fraction, NotNegative, Positive, Section
 
 
 class VICReg(Section):
@@ -41,4 +41,82 @@ class VISReg(Section):
     slices: Count = 4096
 
 
-ObjectiveSection = Annotated[VICReg | BarlowTwins | SIGReg | VISReg, Field(discriminator="name")]
+class Contrastive(Section):
+    """What principles with negatives have in common: all others of the batch, `count` at random, or the `count` of lowest energy."""
+
+    negatives: Literal["in_batch", "uniform", "hardest", "semi_hard"] = "in_batch"
+    count: Count = 16
+
+
+class InfoNCE(Contrastive):
+    """Van den Oord, Li, Vinyals 2018, arXiv:1807.03748; `within` makes it NT-Xent (Chen et al. 2020, arXiv:2002.05709)."""
+
+    name: Literal["info_nce"]
+    temperature: Positive = 0.1
+    within: bool = False
+
+
+class DCL(Contrastive):
+    """Yeh et al. 2022, arXiv:2110.06848."""
+
+    name: Literal["dcl"]
+    temperature: Positive = 0.1
+    within: bool = False
+
+
+class SigLIP(Contrastive):
+    """Zhai, Mustafa, Kolesnikov, Beyer 2023, arXiv:2303.15343."""
+
+    name: Literal["siglip"]
+    scale: Positive = 10.0
+    bias: Finite = -10.0
+
+
+class Triplet(Contrastive):
+    """Schroff, Kalenichenko, Philbin 2015, arXiv:1503.03832."""
+
+    name: Literal["triplet"]
+    margin: NotNegative = 0.2
+    by_distance: NotNegative = 0.0
+
+
+class Siamese(Contrastive):
+    """Hadsell, Chopra, LeCun 2006 (DrLIM)."""
+
+    name: Literal["siamese"]
+    margin: Positive = 1.0
+
+
+class SquareSquare(Contrastive):
+    """LeCun, Chopra, Hadsell, Ranzato, Huang 2006."""
+
+    name: Literal["square_square"]
+    margin: Positive = 1.0
+
+
+class Logistic(Contrastive):
+    """LeCun, Chopra, Hadsell, Ranzato, Huang 2006."""
+
+    name: Literal["logistic"]
+    temperature: Positive = 1.0
+
+
+class Spectral(Contrastive):
+    """HaoChen, Wei, Gaidon, Ma 2021, arXiv:2106.04156."""
+
+    name: Literal["spectral"]
+    mu: Positive = 1.0
+
+
+class AlignUniform(Section):
+    """Wang, Isola 2020, arXiv:2005.10242."""
+
+    name: Literal["align_uniform"]
+    alignment: NotNegative = 1.0
+    uniformity: NotNegative = 1.0
+    t: Positive = 2.0
+
+
+ContrastiveSection = InfoNCE | DCL | SigLIP | Triplet | Siamese | SquareSquare | Logistic | Spectral | AlignUniform
+
+ObjectiveSection = Annotated[VICReg | BarlowTwins | SIGReg | VISReg | ContrastiveSection, Field(discriminator="name")]

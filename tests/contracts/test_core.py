@@ -24,7 +24,19 @@ from accord.model.minimize import Enumerate, soft_minimum
 from accord.model.mlp import MLP
 from accord.model.predictor import IdentityPredictor, MLPPredictor, Predictor
 from accord.model.projector import Projector
+from accord.objective.contrastive import (
+    align_uniform,
+    dcl,
+    info_nce,
+    logistic,
+    siamese,
+    siglip,
+    spectral,
+    square_square,
+    triplet,
+)
 from accord.objective.loss import Inference, Objective, free_energy
+from accord.objective.negatives import Mined, Sampled
 from accord.objective.principles import barlow_twins, regularized, sigreg, vicreg, visreg
 
 DIM, BATCH, LATENT = 5, 6, 3
@@ -276,6 +288,18 @@ PRINCIPLES = {
     "barlow_twins": barlow_twins,
     "sigreg": lambda: sigreg(slices=16),
     "visreg": lambda: visreg(slices=16),
+    "info_nce": info_nce,
+    "info_nce within": lambda: info_nce(within=True),
+    "info_nce, sampled": lambda: info_nce(negatives=Sampled(3)),
+    "dcl": dcl,
+    "siglip": siglip,
+    "triplet": lambda: triplet(margin=9.0, by_distance=1.0),
+    "triplet, mined": lambda: triplet(margin=9.0, negatives=Mined(2)),
+    "siamese": lambda: siamese(margin=9.0),
+    "square_square": square_square,
+    "logistic": logistic,
+    "spectral": spectral,
+    "align_uniform": align_uniform,
 }
 
 
@@ -340,7 +364,7 @@ def test_crops_are_a_leading_axis() -> None:
     assert value.shape == (4, BATCH)
     for crop in range(4):
         torch.testing.assert_close(value[crop], model.free_energy(crops[crop], y), rtol=1e-5, atol=1e-6)
-    for terms in (vicreg(), sigreg(slices=8), visreg(slices=8), barlow_twins()):
+    for terms in (vicreg(), sigreg(slices=8), visreg(slices=8), barlow_twins(), info_nce(within=True), align_uniform()):
         many = regularized(model, terms)(Pair(crops, y))
         assert many.total.ndim == 0
         assert torch.isfinite(many.total)

@@ -34,6 +34,7 @@ from accord.model.predictor import DictionaryPredictor, MLPPredictor, Predictor
 from accord.model.projector import Projector
 from accord.model.sparse_coding import Ista, Lista
 from accord.model.variational import Variational
+from accord.objective.contrastive import info_nce
 from accord.objective.principles import barlow_twins, regularized, sigreg, vicreg
 
 DIM, BATCH, FEATURES, ACTION = 5, 6, 7, 2
@@ -268,7 +269,8 @@ def test_saved_and_loaded_gives_the_same_free_energy(name: str, tmp_path: Path) 
     assert torch.equal(other.free_energy(*pair[:3]), expected)
 
 
-PRINCIPLES = {"vicreg": vicreg, "sigreg": lambda: sigreg(slices=16), "barlow_twins": barlow_twins}
+PRINCIPLES = {"vicreg": vicreg, "sigreg": lambda: sigreg(slices=16), "barlow_twins": barlow_twins, "info_nce": info_nce}
+ONE_BATCH_AXIS = ("barlow_twins", "info_nce")
 
 
 @pytest.mark.parametrize("principle", PRINCIPLES)
@@ -277,7 +279,7 @@ def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(name: str, 
     model, pair = make(name), batch(name)
     frozen = next(model.encoder_x.backbone.parameters())
     frozen.requires_grad_(False)
-    if principle == "barlow_twins" and name in SEQUENCES:
+    if principle in ONE_BATCH_AXIS and name in SEQUENCES:
         pytest.skip("needs one batch axis")
     loss = regularized(model, PRINCIPLES[principle]())(pair)
     assert all(p.grad is None for p in model.parameters()), "inference leaves no gradient behind"

@@ -36,7 +36,7 @@ from accord.objective.contrastive import (
     triplet,
 )
 from accord.objective.loss import Inference, Terms
-from accord.objective.negatives import InBatch, Mined, Negatives, Uniform
+from accord.objective.negatives import InBatch, Mined, Negatives, Sampled
 from accord.objective.uniformity import Uniformity, uniformity
 
 N, DIM = 6, 4
@@ -358,7 +358,7 @@ def test_uniform_negatives_are_others_and_all_of_them_alike(within: bool) -> Non
     x_side, y_side = sides(inference, symmetric=True, within=within)
     count = 4000
     for side in (x_side, y_side):
-        chosen = Uniform(count)(side)(slice(0, N))
+        chosen = Sampled(count)(side)(slice(0, N))
         everything = side.all(slice(0, N))
         which = chosen.take(torch.arange(side.columns).expand(N, -1))
         torch.testing.assert_close(chosen.energy, everything.gather(1, which))
@@ -374,19 +374,19 @@ def test_uniform_negatives_are_others_and_all_of_them_alike(within: bool) -> Non
 
 def test_uniform_negatives_are_fresh_each_time_and_resume() -> None:
     inference = infer(make(), rows(1), rows(2))
-    term = Contrast(mean_negative, Uniform(2, seed=3))
+    term = Contrast(mean_negative, Sampled(2, seed=3))
     first, second = (term(inference).item() for _ in range(2))
     assert first != second
     assert term.state_dict() == {"negatives.fresh.turn": torch.tensor(4)}  # two sides each time
     term.eval()
     third = term(inference).item()
     assert third == term(inference).item()
-    other = Contrast(mean_negative, Uniform(2, seed=3))
+    other = Contrast(mean_negative, Sampled(2, seed=3))
     other.load_state_dict(term.state_dict())
     other.eval()
     assert other(inference).item() == third
-    assert float(Contrast(mean_negative, Uniform(2, seed=4))(inference)) not in (first, second, third)
-    blocks = Contrast(mean_negative, Uniform(2, seed=3), chunk=1)
+    assert float(Contrast(mean_negative, Sampled(2, seed=4))(inference)) not in (first, second, third)
+    blocks = Contrast(mean_negative, Sampled(2, seed=3), chunk=1)
     assert float(blocks(inference)) == pytest.approx(first, rel=1e-12)
     small, large = rows(1, 3), rows(2, 3)
     assert float(term(infer(make(), small, large))) != third  # others than those of three rows
@@ -419,7 +419,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("negatives", [InBatch(), Mined(2), Uniform(2)])
+@pytest.mark.parametrize("negatives", [InBatch(), Mined(2), Sampled(2)])
 def test_memory_does_not_grow_with_the_square_of_the_batch(negatives: Negatives) -> None:
     s_x, s_y = rows(1, 100).requires_grad_(), rows(2, 100)
     largest = []
@@ -428,7 +428,7 @@ def test_memory_does_not_grow_with_the_square_of_the_batch(negatives: Negatives)
             Contrast(InfoNCE(), negatives, chunk=chunk)(infer(make(), s_x, s_y)).backward()
         largest.append(spy.numbers)
     assert largest[1] <= 1000
-    if not isinstance(negatives, Uniform):
+    if not isinstance(negatives, Sampled):
         assert largest[0] >= 100 * 99  # a control
 
 
@@ -501,7 +501,7 @@ def test_refusals() -> None:
         (lambda: spectral(mu=0.0), "mu"),
         (lambda: align_uniform(uniformity=-1.0), "uniformity"),
         (lambda: align_uniform(t=0.0), "t: expected"),
-        (lambda: Uniform(0), "count"),
+        (lambda: Sampled(0), "count"),
         (lambda: Mined(0), "count"),
         (lambda: Mined(mode="soft"), "'hardest' or 'semi_hard'"),  # type: ignore[arg-type]
         (lambda: Contrast(InfoNCE(), chunk=0), "chunk"),

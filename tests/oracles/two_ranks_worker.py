@@ -191,10 +191,10 @@ CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
     "contrast: siglip": (UNEVEN, compared(lambda: contrast.Contrast(contrast.PairwiseSigmoid(), symmetric=False))),
     "contrast: in blocks": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Siamese(), chunk=1), codes=3)),
     "contrast: mined": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Hinge(), negatives.Mined(2)), codes=3)),
-    "contrast: uniform": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Hinge(), negatives.Uniform(3)))),
+    "contrast: uniform": (UNEVEN, compared(lambda: contrast.Contrast(contrast.Hinge(), negatives.Sampled(3)))),
     "contrast: uniform within": (
         UNEVEN,
-        compared(lambda: contrast.Contrast(contrast.InfoNCE(), negatives.Uniform(3), within=True, chunk=1)),
+        compared(lambda: contrast.Contrast(contrast.InfoNCE(), negatives.Sampled(3), within=True, chunk=1)),
     ),
     "info_nce objective": (UNEVEN, objective(contrastive.info_nce)),
     "siglip objective": (UNEVEN, objective(contrastive.siglip)),

@@ -56,7 +56,7 @@ class InBatch(Negatives):
         return side.columns
 
 
-class Uniform(Negatives):
+class Sampled(Negatives):
     """Some others, drawn anew each time, independently and with replacement.
 
     Only their energies are computed, which pays where a pair is dear: with a latent that is found by descent, say. The draws are a
