@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from accord.model.amortize import Recognition as Recognition
     from accord.model.batch_norm import BatchNorm1d as BatchNorm1d
     from accord.model.batch_norm import BatchNorm2d as BatchNorm2d
+    from accord.model.centred import CentredDivergence as CentredDivergence
     from accord.model.codebook import Codebook as Codebook
     from accord.model.codebook import ConditionalPrior as ConditionalPrior
     from accord.model.continuous import Gaussian as Gaussian
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from accord.model.continuous import Sparse as Sparse
     from accord.model.coordinate import Coordinate as Coordinate
     from accord.model.descend import Descend as Descend
+    from accord.model.encoder import Branch as Branch
     from accord.model.encoder import Encoder as Encoder
     from accord.model.energy import Cost as Cost
     from accord.model.energy import Energy as Energy
@@ -75,12 +77,15 @@ if TYPE_CHECKING:
     from accord.model.predictor import MLPPredictor as MLPPredictor
     from accord.model.predictor import Predictor as Predictor
     from accord.model.projector import Projector as Projector
+    from accord.model.projector import Prototypes as Prototypes
     from accord.model.resnet import ResNet as ResNet
     from accord.model.resnet import resnet18 as resnet18
     from accord.model.resnet import resnet34 as resnet34
     from accord.model.resnet import resnet50 as resnet50
     from accord.model.sparse_coding import Ista as Ista
     from accord.model.sparse_coding import Lista as Lista
+    from accord.model.teacher import MovingAverage as MovingAverage
+    from accord.model.teacher import StopGradient as StopGradient
     from accord.model.variational import Variational as Variational
     from accord.model.vit import ViT as ViT
     from accord.model.vit import vit_base as vit_base
@@ -97,6 +102,11 @@ if TYPE_CHECKING:
     from accord.objective.contrastive import spectral as spectral
     from accord.objective.contrastive import square_square as square_square
     from accord.objective.contrastive import triplet as triplet
+    from accord.objective.distillation import byol as byol
+    from accord.objective.distillation import dino as dino
+    from accord.objective.distillation import distilled as distilled
+    from accord.objective.distillation import jepa as jepa
+    from accord.objective.distillation import simsiam as simsiam
     from accord.objective.latent_terms import UsageEntropy as UsageEntropy
     from accord.objective.loss import Inference as Inference
     from accord.objective.loss import Loss as Loss
@@ -133,6 +143,8 @@ _HOME = {
     "BatchNorm1d": "accord.model.batch_norm",
     "BatchNorm2d": "accord.model.batch_norm",
     "BestOf": "accord.model.minimize",
+    "Branch": "accord.model.encoder",
+    "CentredDivergence": "accord.model.centred",
     "Codebook": "accord.model.codebook",
     "Columns": "accord.data.pairing_parts",
     "ConditionalPrior": "accord.model.codebook",
@@ -170,6 +182,7 @@ _HOME = {
     "Mined": "accord.objective.negatives",
     "Minimizer": "accord.model.minimize",
     "Minimum": "accord.model.minimize",
+    "MovingAverage": "accord.model.teacher",
     "MultiScale": "accord.model.multiscale",
     "Negatives": "accord.objective.negatives",
     "Noisy": "accord.model.continuous",
@@ -178,12 +191,14 @@ _HOME = {
     "Pairing": "accord.data.pairing",
     "Predictor": "accord.model.predictor",
     "Projector": "accord.model.projector",
+    "Prototypes": "accord.model.projector",
     "Recognition": "accord.model.amortize",
     "ResNet": "accord.model.resnet",
     "Sampled": "accord.objective.negatives",
     "Samples": "accord.data.samples",
     "Sparse": "accord.model.continuous",
     "Standardize": "accord.model.normalize",
+    "StopGradient": "accord.model.teacher",
     "Term": "accord.objective.loss",
     "Terms": "accord.objective.loss",
     "Torus": "accord.data.synthetic",
@@ -195,16 +210,20 @@ _HOME = {
     "Viterbi": "accord.model.markov",
     "align_uniform": "accord.objective.contrastive",
     "barlow_twins": "accord.objective.principles",
+    "byol": "accord.objective.distillation",
     "check_source": "accord.data.sources",
     "columns": "accord.data.pairing_parts",
     "contrastive": "accord.objective.contrastive",
     "cosine": "accord.model.energy",
     "dcl": "accord.objective.contrastive",
+    "dino": "accord.objective.distillation",
+    "distilled": "accord.objective.distillation",
     "fit": "accord.train.fit",
     "free_energy": "accord.objective.loss",
     "gauss_newton": "accord.model.newton",
     "halves": "accord.data.pairing_parts",
     "info_nce": "accord.objective.contrastive",
+    "jepa": "accord.objective.distillation",
     "load_weights": "accord.train.checkpoint",
     "logistic": "accord.objective.contrastive",
     "masked_blocks": "accord.data.pairing_masked",
@@ -216,6 +235,7 @@ _HOME = {
     "siamese": "accord.objective.contrastive",
     "siglip": "accord.objective.contrastive",
     "sigreg": "accord.objective.principles",
+    "simsiam": "accord.objective.distillation",
     "smooth_l1": "accord.model.energy",
     "spectral": "accord.objective.contrastive",
     "split": "accord.data.samples",
@@ -243,6 +263,8 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BestOf",
+    "Branch",
+    "CentredDivergence",
     "Codebook",
     "Columns",
     "ConditionalPrior",
@@ -280,6 +302,7 @@ __all__ = [
     "Mined",
     "Minimizer",
     "Minimum",
+    "MovingAverage",
     "MultiScale",
     "Negatives",
     "Noisy",
@@ -288,12 +311,14 @@ __all__ = [
     "Pairing",
     "Predictor",
     "Projector",
+    "Prototypes",
     "Recognition",
     "ResNet",
     "Sampled",
     "Samples",
     "Sparse",
     "Standardize",
+    "StopGradient",
     "Term",
     "Terms",
     "Torus",
@@ -305,16 +330,20 @@ __all__ = [
     "Viterbi",
     "align_uniform",
     "barlow_twins",
+    "byol",
     "check_source",
     "columns",
     "contrastive",
     "cosine",
     "dcl",
+    "dino",
+    "distilled",
     "fit",
     "free_energy",
     "gauss_newton",
     "halves",
     "info_nce",
+    "jepa",
     "load_weights",
     "logistic",
     "masked_blocks",
@@ -326,6 +355,7 @@ __all__ = [
     "siamese",
     "siglip",
     "sigreg",
+    "simsiam",
     "smooth_l1",
     "spectral",
     "split",

@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from accord import recipe as r
 from accord.build_latent import default_minimizer, latent, minimizer, require_fit
-from accord.build_objective import terms
+from accord.build_objective import cost, objective_of
 from accord.data.augment import Augmentation, VectorAugmentation
 from accord.data.pairing import Pairing, TwoViews, two_views
 from accord.data.pairing_masked import masked_blocks
 from accord.data.pairing_parts import columns, halves
 from accord.data.random import Draws
 from accord.errors import UsageError
-from accord.model.encoder import Encoder
-from accord.model.energy import Cost, cosine, smooth_l1, squared_error
+from accord.model.encoder import Branch, Encoder
 from accord.model.external import hugging_face_backbone, timm_backbone
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent
@@ -26,14 +25,14 @@ from accord.model.mlp import MLP
 from accord.model.multiscale import MultiScale
 from accord.model.normalize import Standardize
 from accord.model.predictor import DictionaryPredictor, IdentityPredictor, MLPPredictor, Predictor
-from accord.model.projector import Projector
+from accord.model.projector import Projector, Prototypes
 from accord.model.resnet import resnet18, resnet34, resnet50
-from accord.model.vit import vit_base, vit_small, vit_tiny
+from accord.model.teacher import MovingAverage, StopGradient
+from accord.model.vit import ViT, vit_base, vit_small, vit_tiny
 from accord.objective.loss import Objective
 from accord.recipe_latent import MinimizerSection
 from accord.train.optim import LARS, SGD, AdamW, OptimizerSettings
 
-COSTS: dict[str, Cost] = {"squared_error": squared_error, "smooth_l1": smooth_l1, "cosine": cosine}
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
     "none": Augmentation,
     "light": Augmentation.light,
@@ -57,7 +56,7 @@ def objective(recipe: r.Recipe, standardize: Standardize, standardize_y: Standar
         standardize: the first layer of the encoder of x, and of that of y where there is no other.
         standardize_y: the first layer of the encoder of y.
     """
-    return Objective(model(recipe, standardize, standardize_y), terms(recipe))
+    return objective_of(recipe, model(recipe, standardize, standardize_y))
 
 
 def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> JointEmbedding:
@@ -70,7 +69,7 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
     how = recipe.minimizer or how_z_is_found(recipe)
     require_fit(recipe.latent, how, linear=_linear(recipe), bounded=recipe.predictor.name != "mlp")
     x, y = forms(recipe)
-    if recipe.encoder_y is None and x != y:
+    if isinstance(recipe.encoder_y, r.MovingAverage | r.StopGradient | None) and x != y:
         raise UsageError(
             f"one encoder cannot take both x of shape {x} and y of shape {y}",
             where="encoder_y",
@@ -78,15 +77,11 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
             code="E213",
         )
     encoder_x = encoder(recipe, recipe.encoder, standardize, x)
-    encoder_y = encoder_x
-    if recipe.encoder_y is not None:
-        encoder_y = encoder(recipe, recipe.encoder_y, standardize_y or standardize, y, plain=True)
+    encoder_y = encoder_of_y(recipe, encoder_x, standardize_y or standardize, y)
     dim = recipe.projector.dim
     z = latent(recipe.latent, dim)
     found = minimizer(how, z, dim, pairing(recipe).action_dim)
-    return JointEmbedding(
-        encoder_x, encoder_y, predictor(recipe, z), cost=COSTS[recipe.cost], latent=z, minimizer=found
-    )
+    return JointEmbedding(encoder_x, encoder_y, predictor(recipe, z), cost=cost(recipe), latent=z, minimizer=found)
 
 
 def how_z_is_found(recipe: r.Recipe) -> MinimizerSection:
@@ -120,14 +115,31 @@ def encoder(
     if isinstance(section, r.IdentityEncoder):
         return _identity(recipe, standardize, shape)
     network, width = backbone(section, recipe, shape, plain=plain)
-    projector = Projector(
-        width,
-        recipe.projector.dim,
-        hidden=tuple(recipe.projector.hidden),
-        final_norm=recipe.objective.name == "barlow_twins",
-    )
+    projector = _projector(recipe, width)
     sample_ndim = 1 if recipe.data.kind == "vector" else 3
     return Encoder(nn.Sequential(standardize, network), projector, sample_ndim=sample_ndim)
+
+
+def encoder_of_y(recipe: r.Recipe, student: Encoder, standardize: Standardize, shape: Shape) -> Branch:
+    """The encoder of y: one of its own, a teacher of the encoder of x, or this very encoder."""
+    match recipe.encoder_y:
+        case None:
+            return student
+        case r.MovingAverage() as section:
+            return MovingAverage(student, momentum=(section.momentum[0], section.momentum[1]))
+        case r.StopGradient():
+            return StopGradient(student)
+        case section:
+            return encoder(recipe, section, standardize, shape, plain=True)
+
+
+def _projector(recipe: r.Recipe, width: int) -> nn.Module:
+    """From features of this width to embeddings."""
+    section, hidden = recipe.projector, tuple(recipe.projector.hidden)
+    if section.bottleneck is not None:
+        bottleneck = Projector(width, section.bottleneck, hidden=hidden)
+        return nn.Sequential(bottleneck, Prototypes(section.bottleneck, section.dim))
+    return Projector(width, section.dim, hidden=hidden, final_norm=recipe.objective.name == "barlow_twins")
 
 
 def _identity(recipe: r.Recipe, standardize: Standardize, shape: Shape) -> Encoder:
@@ -161,7 +173,7 @@ def backbone(
             code="E210",
         )
     masks = recipe.pairing if isinstance(recipe.pairing, r.MaskedBlocks) and not plain else None
-    if masks is not None and isinstance(section, r.ViTEncoder) and masks.patch % section.patch:
+    if masks is not None and isinstance(section, r.ViTEncoder | r.OwnViTEncoder) and masks.patch % section.patch:
         raise UsageError(
             f"the encoder's patches of {section.patch} pixels do not divide the hidden ones of {masks.patch}",
             where="encoder.patch",
@@ -176,22 +188,35 @@ def _backbone(section: r.EncoderSection, shape: Shape, *, masked: bool) -> nn.Mo
     channels = shape[0]
     match section:
         case r.MLPEncoder():
-            return MLP(channels, tuple(section.hidden))
+            network: nn.Module = MLP(channels, tuple(section.hidden))
         case r.ConvEncoder():
-            return MultiScale(channels, **section.model_dump(exclude={"name", "stem_init"}))
+            network = MultiScale(channels, **section.model_dump(exclude={"name", "stem_init"}))
         case r.ResNetEncoder():
-            return RESNETS[section.name](channels=channels, stem=section.stem)
-        case r.ViTEncoder():
-            height, width = shape[1:]
-            return VITS[section.name](
-                image_size=(height, width), patch=section.patch, channels=channels - masked, masked=masked
-            )
+            network = RESNETS[section.name](channels=channels, stem=section.stem)
+        case r.ViTEncoder() | r.OwnViTEncoder():
+            network = _transformer(section, shape, masked=masked)
         case r.TimmEncoder():
-            return timm_backbone(section.model, channels=channels, pretrained=section.pretrained)
+            network = timm_backbone(section.model, channels=channels, pretrained=section.pretrained)
         case r.IdentityEncoder():
             raise AssertionError("it has no backbone")
         case r.HuggingFaceEncoder():
-            return hugging_face_backbone(section.model, pretrained=section.pretrained)
+            network = hugging_face_backbone(section.model, pretrained=section.pretrained)
+    return network
+
+
+def _transformer(section: r.ViTEncoder | r.OwnViTEncoder, shape: Shape, *, masked: bool) -> ViT:
+    channels, size = shape[0] - masked, (shape[1], shape[2])
+    if isinstance(section, r.ViTEncoder):
+        return VITS[section.name](image_size=size, patch=section.patch, channels=channels, masked=masked)
+    return ViT(
+        image_size=size,
+        patch=section.patch,
+        dim=section.width,
+        depth=section.depth,
+        heads=section.heads,
+        channels=channels,
+        masked=masked,
+    )
 
 
 def predictor(recipe: r.Recipe, z: Latent) -> Predictor:
@@ -248,6 +273,7 @@ def pairing(recipe: r.Recipe) -> Pairing:
                 patch=section.patch,
                 block=section.block,
                 blocks=section.blocks,
+                whole=section.whole,
                 augmentation=light(section.augment),
                 size=section.size,
             )
@@ -315,8 +341,8 @@ def optimizer(recipe: r.Recipe) -> OptimizerSettings:
             return LARS(momentum=section.momentum)
 
 
-def initialise(encoder: Encoder, section: r.EncoderSection | None, views: Tensor, *, seed: int) -> None:
-    """What an encoder takes from the data before training: the filters of its stem, if the recipe says so.
+def initialise(encoder: Branch, section: r.EncoderYSection | None, views: Tensor, *, seed: int) -> None:
+    """What an encoder takes from the data before training: the filters of its stem, if the recipe says so, or those of its student.
 
     Args:
         encoder: changed in place.
@@ -324,7 +350,10 @@ def initialise(encoder: Encoder, section: r.EncoderSection | None, views: Tensor
         views: plain views of training samples, not standardised.
         seed: of what is chosen at random.
     """
-    if isinstance(section, r.ConvEncoder) and section.stem_init == "whitened":
+    if isinstance(encoder, MovingAverage):
+        encoder.restart()
+    elif isinstance(section, r.ConvEncoder) and section.stem_init == "whitened":
+        assert isinstance(encoder, Encoder)
         assert isinstance(encoder.backbone, nn.Sequential)
         network = encoder.backbone[1]
         assert isinstance(network, MultiScale)

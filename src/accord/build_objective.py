@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from accord.errors import UsageError
+from accord.model.centred import CentredDivergence
+from accord.model.energy import Cost, cosine, smooth_l1, squared_error
+from accord.model.joint_embedding import JointEmbedding
 from accord.objective.contrastive import (
     align_uniform,
     dcl,
@@ -15,13 +19,14 @@ from accord.objective.contrastive import (
     square_square,
     triplet,
 )
+from accord.objective.distillation import byol, dino, distilled, jepa, simsiam
 from accord.objective.latent_terms import UsageEntropy
-from accord.objective.loss import Terms
+from accord.objective.loss import Objective, Terms
 from accord.objective.negatives import InBatch, Mined, Negatives, Sampled
 from accord.objective.principles import barlow_twins, sigreg, vicreg, visreg
 from accord.recipe import Recipe
 from accord.recipe_latent import CodebookLatent
-from accord.recipe_objective import Contrastive
+from accord.recipe_objective import DINO, Contrastive, Distilled
 
 PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "vicreg": vicreg,
@@ -37,7 +42,47 @@ PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "logistic": logistic,
     "spectral": spectral,
     "align_uniform": align_uniform,
+    "byol": byol,
+    "simsiam": simsiam,
+    "dino": dino,
+    "jepa": jepa,
 }
+COSTS: dict[str, Cost] = {"squared_error": squared_error, "smooth_l1": smooth_l1, "cosine": cosine}
+
+
+def objective_of(recipe: Recipe, model: JointEmbedding) -> Objective:
+    """The model of a recipe with what it is trained by.
+
+    Raises:
+        UsageError: if the principle needs a teacher and the model has none.
+    """
+    if isinstance(recipe.objective, Distilled):
+        return distilled(model, terms(recipe), symmetric=recipe.objective.symmetric)
+    return Objective(model, terms(recipe))
+
+
+def cost(recipe: Recipe) -> Cost:
+    """What compares prediction and y; that of DINO has its temperatures.
+
+    Raises:
+        UsageError: for a cross-entropy without DINO, or the reverse.
+    """
+    about = recipe.objective
+    if isinstance(about, DINO) != (recipe.cost == "centred_divergence"):
+        raise UsageError(
+            f"cost {recipe.cost!r} does not go with objective.name = {about.name!r}",
+            where="cost",
+            help="centred_divergence and dino go together: set both, or neither",
+            code="E218",
+        )
+    if isinstance(about, DINO):
+        return CentredDivergence(
+            recipe.projector.dim,
+            student=about.student_temperature,
+            teacher=about.teacher_temperature,
+            momentum=about.centre_momentum,
+        )
+    return COSTS[recipe.cost]
 
 
 def terms(recipe: Recipe) -> Terms:
@@ -46,6 +91,8 @@ def terms(recipe: Recipe) -> Terms:
     options = section.model_dump(exclude={"name", *Contrastive.model_fields})
     if isinstance(section, Contrastive):
         options["negatives"] = negatives(section)
+    if isinstance(section, Distilled):
+        options = {}  # theirs belong to the model
     found = dict(PRINCIPLES[section.name](**options))
     if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
         found["usage"] = (recipe.latent.usage, UsageEntropy())

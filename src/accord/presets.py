@@ -127,6 +127,8 @@ PRESETS: dict[str, Table] = {
 ON_THE_SPHERE: Table = {"cost": "cosine"}
 """For principles whose temperatures and margins are in units of 1 - cos."""
 
+TEACHER: Table = {"name": "moving_average", "momentum": [0.99, 1.0]}
+
 GOES_WITH: dict[str, Table] = {
     "info_nce": ON_THE_SPHERE,
     "dcl": ON_THE_SPHERE,
@@ -137,6 +139,16 @@ GOES_WITH: dict[str, Table] = {
     "logistic": ON_THE_SPHERE,
     "spectral": ON_THE_SPHERE,
     "align_uniform": ON_THE_SPHERE,
+    "byol": {"encoder_y": TEACHER, "predictor": {"name": "mlp"}, "cost": "cosine"},
+    "simsiam": {"encoder_y": {"name": "stop_gradient"}, "predictor": {"name": "mlp"}, "cost": "cosine"},
+    "dino": {"encoder_y": TEACHER, "projector": {"bottleneck": 64, "dim": 256}, "cost": "centred_divergence"},
+    "jepa": {
+        "pairing": {"name": "masked_blocks", "patch": 2, "block": 2, "blocks": 1, "whole": True},
+        "encoder": {"name": "vit", "patch": 2, "width": 96, "depth": 4, "heads": 3},
+        "encoder_y": TEACHER,
+        "predictor": {"name": "mlp"},
+        "cost": "smooth_l1",
+    },
 }
 """What a principle needs beside its terms, by name: it stands over a preset, and under what the user sets."""
 

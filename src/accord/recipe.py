@@ -94,6 +94,7 @@ class MaskedBlocks(Section):
     patch: Count = 4
     block: Count = 3
     blocks: Count = 1
+    whole: bool = False
     size: Count | None = None
     augment: Augment | None = None
 
@@ -128,6 +129,16 @@ class ViTEncoder(Section):
     patch: Count = 4
 
 
+class OwnViTEncoder(Section):
+    """A vision transformer of a size of your own: small enough for a CPU."""
+
+    name: Literal["vit"]
+    patch: Count = 4
+    width: Count = 96
+    depth: Count = 4
+    heads: Count = 3
+
+
 class MLPEncoder(Section):
     """For vectors."""
 
@@ -158,15 +169,54 @@ class IdentityEncoder(Section):
 
 
 EncoderSection = Annotated[
-    ConvEncoder | ResNetEncoder | ViTEncoder | MLPEncoder | IdentityEncoder | TimmEncoder | HuggingFaceEncoder,
+    ConvEncoder
+    | ResNetEncoder
+    | ViTEncoder
+    | OwnViTEncoder
+    | MLPEncoder
+    | IdentityEncoder
+    | TimmEncoder
+    | HuggingFaceEncoder,
+    Field(discriminator="name"),
+]
+
+
+class MovingAverage(Section):
+    """A copy of the encoder of x that follows it, with a momentum at first and in the end (Grill et al. 2020, arXiv:2006.07733)."""
+
+    name: Literal["moving_average"]
+    momentum: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(default=[0.996, 1.0])
+
+
+class StopGradient(Section):
+    """The encoder of x itself, without gradient (Chen, He 2021, arXiv:2011.10566)."""
+
+    name: Literal["stop_gradient"]
+
+
+EncoderYSection = Annotated[
+    ConvEncoder
+    | ResNetEncoder
+    | ViTEncoder
+    | OwnViTEncoder
+    | MLPEncoder
+    | IdentityEncoder
+    | TimmEncoder
+    | HuggingFaceEncoder
+    | MovingAverage
+    | StopGradient,
     Field(discriminator="name"),
 ]
 
 
 class Projector(Section):
-    """The expander between the features and the embeddings that carry the energy."""
+    """The expander between the features and the embeddings that carry the energy.
+
+    With a bottleneck the embedding consists of cosines of a vector of this width with `dim` prototypes, as in DINO.
+    """
 
     hidden: list[Count] = Field(default=[1024])
+    bottleneck: Count | None = None
     dim: Annotated[int, Field(ge=2)] = 256
 
 
@@ -216,12 +266,12 @@ class Recipe(Section):
     data: Data
     pairing: PairingSection = TwoViews()
     encoder: EncoderSection | None = None
-    encoder_y: EncoderSection | None = None
+    encoder_y: EncoderYSection | None = None
     projector: Projector = Projector()
     predictor: Predictor = Predictor()
     latent: LatentSection = DeterministicLatent(name="deterministic")
     minimizer: MinimizerSection | None = None
-    cost: Literal["squared_error", "smooth_l1", "cosine"] = "squared_error"
+    cost: Literal["squared_error", "smooth_l1", "cosine", "centred_divergence"] = "squared_error"
     objective: ObjectiveSection = VICReg(name="vicreg")
     optimizer: Optimizer = Optimizer()
     training: Training = Training()

@@ -119,4 +119,43 @@ class AlignUniform(Section):
 
 ContrastiveSection = InfoNCE | DCL | SigLIP | Triplet | Siamese | SquareSquare | Logistic | Spectral | AlignUniform
 
-ObjectiveSection = Annotated[VICReg | BarlowTwins | SIGReg | VISReg | ContrastiveSection, Field(discriminator="name")]
+
+class Distilled(Section):
+    """What principles with a teacher as encoder of y have in common: whether pairs count both ways, (x, y) and (y, x)."""
+
+    symmetric: bool = True
+
+
+class BYOL(Distilled):
+    """Grill et al. 2020, arXiv:2006.07733: twice the free energy, whose cost is the cosine."""
+
+    name: Literal["byol"]
+
+
+class SimSiam(Distilled):
+    """Chen, He 2021, arXiv:2011.10566: the free energy, whose cost is the cosine."""
+
+    name: Literal["simsiam"]
+
+
+class DINO(Distilled):
+    """Caron et al. 2021, arXiv:2104.14294: the free energy, whose cost is the divergence from a centred, sharpened teacher."""
+
+    name: Literal["dino"]
+    student_temperature: Positive = 0.1
+    teacher_temperature: Positive = 0.04
+    centre_momentum: Fraction = 0.9
+
+
+class JEPA(Distilled):
+    """Assran et al. 2023, arXiv:2301.08243: the free energy of hidden blocks, within the whole image."""
+
+    name: Literal["jepa"]
+    symmetric: bool = False
+
+
+DistilledSection = BYOL | SimSiam | DINO | JEPA
+
+ObjectiveSection = Annotated[
+    VICReg | BarlowTwins | SIGReg | VISReg | ContrastiveSection | DistilledSection, Field(discriminator="name")
+]

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from accord.collective import all_reduce_sum, all_rows, gather_rows
 from accord.data.pair import Pair
 from accord.model.batch_norm import BatchNorm1d, BatchNorm2d
+from accord.model.centred import CentredDivergence
 from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
 from accord.model.energy import cosine
@@ -22,7 +23,8 @@ from accord.model.joint_embedding import JointEmbedding
 from accord.model.mlp import MLP
 from accord.model.predictor import IdentityPredictor, MLPPredictor
 from accord.model.projector import Projector
-from accord.objective import contrast, contrastive, negatives, principles, regularizers, uniformity
+from accord.model.teacher import MovingAverage
+from accord.objective import contrast, contrastive, distillation, negatives, principles, regularizers, uniformity
 from accord.objective.loss import Inference, Terms
 from accord.objective.slices import directions
 
@@ -137,6 +139,36 @@ def compared(
     return case
 
 
+def distilled(name: str) -> Callable[[slice], Result]:
+    """Two steps of gradient descent with a teacher: gradients, the teacher, and the centre of DINO."""
+
+    def case(part: slice) -> Result:
+        torch.manual_seed(0)
+        encoder = Encoder(MLP(4, (8, 8)), Projector(8, 6, hidden=(16,)))
+        parts = {
+            "byol": (MLPPredictor(6), cosine, distillation.byol()),
+            "dino": (IdentityPredictor(), CentredDivergence(6, teacher=0.5, student=1.0), distillation.dino()),
+        }
+        predictor, cost, terms = parts[name]
+        model = JointEmbedding(encoder, MovingAverage(encoder, momentum=(0.5, 1.0)), predictor, cost=cost)
+        made = distillation.distilled(model, terms).double()
+        module = DistributedDataParallel(made) if dist.is_initialized() else made
+        trained = [(n, p) for n, p in made.named_parameters() if p.requires_grad]
+        result: Result = {}
+        for step in range(2):
+            module.zero_grad()
+            module(Pair(rows(step, 4)[part], rows(step + 7, 4)[part])).total.backward()
+            for key, parameter in trained:
+                assert parameter.grad is not None
+                result[f"same:{step}:{key}"] = parameter.grad.clone()
+                with torch.no_grad():
+                    parameter.sub_(0.1 * parameter.grad)
+            made.after_step()
+        return result | {f"same:{key}": value.double() for key, value in made.state_dict().items()}
+
+    return case
+
+
 def gathered_with_gradient(part: slice) -> Result:
     """f = sum of the cubes of the rows' sums, which both ranks see: each rank's gradient is that of the sum of both."""
     x = rows(5, 2)[part].requires_grad_()
@@ -204,6 +236,8 @@ CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
     "vicreg objective, n < d": (EVEN, objective(principles.vicreg, dim=20)),
     "barlow_twins objective": (EVEN, objective(principles.barlow_twins, final_norm=True)),
     "sigreg objective": (EVEN, objective(lambda: principles.sigreg(weight=0.5, slices=64))),
+    "byol objective": (EVEN, distilled("byol")),
+    "dino objective": (EVEN, distilled("dino")),
     "visreg objective": (EVEN, objective(lambda: principles.visreg(weight=0.5, slices=64))),
 }
 

@@ -61,6 +61,11 @@ class Pairing(ABC):
         return True
 
     @property
+    def marks_y(self) -> bool:
+        """Whether the last channel of y says which part of the rest is meant."""
+        return False
+
+    @property
     def random(self) -> bool:
         """Whether the y of a sample differs from draw to draw."""
         return True

@@ -31,6 +31,7 @@ class MaskedBlocks(Pairing):
     patch: int = 4
     block: int = 3
     blocks: int = 1
+    whole: bool = False
     augmentation: Augmentation | None = None
     size: int | None = None
 
@@ -39,7 +40,8 @@ class MaskedBlocks(Pairing):
 
         Returns:
             x: (batch, channel + 1, height, width): the image, 0 where it is hidden; the last channel is 1 there, else 0.
-            y: (batch, channel, side, side), with side = block * patch; with several blocks (blocks, batch, ...).
+            y: (batch, channel, side, side), with side = block * patch; with several blocks (blocks, batch, ...). If `whole`, of the
+                shape of x: the image with nothing hidden; the last channel is 0 in the block, else -1.
             action: (batch, 4), or (blocks, batch, 4): centre (across, down) from -1 to 1, width and height from 0 to 1.
         """
         require_images(batch, "masked_blocks")
@@ -87,8 +89,13 @@ class MaskedBlocks(Pairing):
 
     @property
     def alike(self) -> bool:
-        """False: a block is smaller than an image, and nothing of it is hidden."""
-        return False
+        """Whether y is a whole image: a block is smaller, and nothing of it is hidden."""
+        return self.whole
+
+    @property
+    def marks_y(self) -> bool:
+        """Whether y is a whole image, marked outside the block."""
+        return self.whole
 
     @property
     def action_dim(self) -> int:
@@ -130,7 +137,8 @@ class MaskedBlocks(Pairing):
         corner, hidden = hiding
         mask = hidden.repeat_interleave(self.patch, 1).repeat_interleave(self.patch, 2)[:, None]
         x = torch.cat([images.masked_fill(mask, 0.0), mask.to(images.dtype)], dim=1)
-        contents = [self._content(others, place) for place in corner.unbind(1)]
+        show = self._marked if self.whole else self._content
+        contents = [show(others, place) for place in corner.unbind(1)]
         actions = [self._action(place, *hidden.shape[1:]) for place in corner.unbind(1)]
         if self.blocks == 1 or len(contents) == 1:
             return Pair(x, contents[0], actions[0])
@@ -142,6 +150,15 @@ class MaskedBlocks(Pairing):
         rows, columns = (corner[:, axis, None] * self.patch + ticks for axis in (0, 1))
         batch = torch.arange(len(images), device=images.device)[:, None, None]
         return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+    def _marked(
+        self, images: Tensor, corner: Int64[Tensor, "batch two"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The whole images with a further channel: 0 in the block, -1 elsewhere."""
+        rows, columns = images.shape[-2] // self.patch, images.shape[-1] // self.patch
+        inside = self._inside(corner[:, None], rows, columns)
+        pixels = inside.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+        return torch.cat([images, pixels.to(images.dtype) - 1], dim=1)
 
     def _action(self, corner: Int64[Tensor, "batch two"], rows: int, columns: int) -> Float[Tensor, "batch four"]:
         size = torch.tensor([self.block / columns, self.block / rows], device=corner.device)
@@ -155,18 +172,21 @@ def masked_blocks(
     patch: int = 4,
     block: int = 3,
     blocks: int = 1,
+    whole: bool = False,
     augmentation: Augmentation | None = None,
     size: int | None = None,
 ) -> MaskedBlocks:
     """Pairs of an image with hidden square blocks (x) and their content (y); where a block lies is a known cause, `Pair.action`.
 
-    A `ViT` with ``masked=True`` as the encoder of x sees the visible patches only. Unlike I-JEPA the content of a block is
-    encoded by itself, not within the whole image; the regularizer keeps its encoder from collapsing, not a moving average.
+    A `ViT` with ``masked=True`` as the encoder of x sees the visible patches only. The content of a block is encoded by itself, by an
+    encoder of its own; or, as in I-JEPA, within the whole image: then y has the form of x, and a `MovingAverage` of the encoder of x
+    gives the mean over the patches of the block.
 
     Args:
         patch: side of a patch, pixels; blocks lie on the grid of patches.
         block: side of a block, patches.
         blocks: how many are hidden and predicted, each by itself.
+        whole: y is the whole image, marked outside the block, and not the block alone.
         augmentation: random changes of the whole image first; by default none.
         size: side of the square the image is brought to; by default that of the images as they are stored.
 
@@ -182,4 +202,4 @@ def masked_blocks(
                 code="E227",
             )
     require_size(size)
-    return MaskedBlocks(patch=patch, block=block, blocks=blocks, augmentation=augmentation, size=size)
+    return MaskedBlocks(patch=patch, block=block, blocks=blocks, whole=whole, augmentation=augmentation, size=size)

@@ -32,7 +32,7 @@ from accord.evaluate.work import Work
 from accord.model.amortize import Amortize
 from accord.model.coordinate import Coordinate
 from accord.model.descend import Descend
-from accord.model.encoder import Encoder
+from accord.model.encoder import Branch
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.langevin import Langevin
 from accord.model.minimize import BestOf, Minimizer
@@ -72,7 +72,7 @@ def evaluate(
     seed: int = 0,
     device: torch.device | str | None = None,
     origin: Origin | None = None,
-    untrained: Encoder | None = None,
+    untrained: Branch | None = None,
     baselines: bool = True,
     commands: Sequence[str] = (),
     out: Path | None = None,
@@ -127,7 +127,7 @@ def evaluate(
 
 
 def _measure(
-    work: Work, origin: Origin, untrained: Encoder | None, baselines: bool
+    work: Work, origin: Origin, untrained: Branch | None, baselines: bool
 ) -> tuple[dict[str, object], Sheet | None]:
     """All stages in order; the sheet of thumbnails of images."""
     model, pairing, samples, index = work.model, work.pairing, work.part.samples, work.part.index
@@ -218,7 +218,7 @@ def _model(model: JointEmbedding, features: Tensor, embeddings: Tensor, origin: 
     }
 
 
-def _probes(work: Work, features: Tensor, untrained: Encoder | None, baselines: bool) -> dict[str, object] | None:
+def _probes(work: Work, features: Tensor, untrained: Branch | None, baselines: bool) -> dict[str, object] | None:
     labels, notes = probes.usable_labels(work.train, work.part, seed=work.seed)
     work.warnings += notes
     if labels is None:

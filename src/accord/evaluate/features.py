@@ -16,7 +16,7 @@ from accord.data.pairing import Originals, Pairing
 from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.errors import ArtifactError, DataError
-from accord.model.encoder import Encoder
+from accord.model.encoder import Branch
 from accord.model.joint_embedding import JointEmbedding
 
 BATCH = 256
@@ -85,7 +85,7 @@ def read(samples: Samples, index: np.ndarray, device: torch.device, batch_size: 
 
 
 def extract(
-    encoder: Encoder,
+    encoder: Branch,
     samples: Samples,
     index: np.ndarray,
     pairing: Pairing,
@@ -145,7 +145,7 @@ def embed_pairs(
             stop()
             draws = Draws(seed, 0, torch.from_numpy(rows.place).to(device))
             pair = first(model, pairing(rows.values, draws, rows.aspect))
-            damaged = damage(pair.y, draws)
+            damaged = _damaged(pair.y, draws, marked=pairing.marks_y)
             ways = ((model.encoder_x, pair.x), (model.encoder_y, pair.y), (model.encoder_y, damaged))
             for part, (encoder, values) in zip(parts, ways, strict=True):
                 part.append(encoder(values).float().cpu())
@@ -221,6 +221,11 @@ def numbers(samples: Samples, index: np.ndarray, pairing: Pairing) -> tuple[int,
     rows = next(read(samples, index[:2], torch.device("cpu")))
     x, y = pairing.plain(rows.values, rows.aspect), pairing.plain_y(rows.values, rows.aspect)
     return x[0].numel(), y[0].numel()
+
+
+def _damaged(y: Tensor, draws: Draws, *, marked: bool) -> Tensor:
+    """`damage` of y, but not of a last channel that says which part of it is meant."""
+    return torch.cat([damage(y[:, :-1], draws), y[:, -1:]], dim=1) if marked else damage(y, draws)
 
 
 def damage(y: Tensor, draws: Draws) -> Tensor:

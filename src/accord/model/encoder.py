@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -10,7 +11,29 @@ from torch import Tensor, nn
 from accord.errors import UsageError
 
 
-class Encoder(nn.Module):
+class Branch(nn.Module, ABC):
+    """One side of a joint embedding: from inputs to the features that users read, and from these to the embedding.
+
+    Attributes:
+        sample_ndim: axes of one sample, see `Encoder`.
+    """
+
+    sample_ndim: int | None
+
+    @abstractmethod
+    def features(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch feature"]:
+        """What probes and users' embeddings read."""
+
+    @abstractmethod
+    def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
+        """The embedding of features that are at hand."""
+
+    def forward(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch dim"]:
+        """The embedding s."""
+        return self.embed(self.features(x))
+
+
+class Encoder(Branch):
     """``features = backbone(x)``, ``embedding = projector(features)``.
 
     Args:
@@ -41,10 +64,6 @@ class Encoder(nn.Module):
                 help="pool or flatten at its end; with several batch axes, give Encoder the sample_ndim",
             )
         return features.reshape(*batch, features.shape[-1])
-
-    def forward(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch dim"]:
-        """The embedding s."""
-        return self.embed(self.features(x))
 
     def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
         """The embedding of features that are at hand."""

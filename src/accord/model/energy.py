@@ -29,8 +29,8 @@ def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]
     The mean over a batch of it is the invariance term of VICReg's published code (Bardes, Ponce, LeCun 2022, arXiv:2105.04906).
     All predictions against all y is a matrix product: (..., n, 1, dim) with (1, m, dim), as `Energy.cross` has them.
     """
-    a, b = _full(s_y_hat), _full(s_y)
-    if not _all_against_all(a, b):
+    a, b = full(s_y_hat), full(s_y)
+    if not all_against_all(a, b):
         return (a - b).square().mean(-1)
     with torch.autocast(a.device.type, enabled=False):
         return _squares(a.squeeze(-2), b.squeeze(0))
@@ -50,25 +50,25 @@ def _squares(a: Float[Tensor, "*c n dim"], b: Float[Tensor, "m dim"]) -> Float[T
 
 def smooth_l1(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
     """Mean over dimensions of the Huber-like loss with threshold 1: quadratic below, linear above (Girshick 2015, arXiv:1504.08083)."""
-    s_y_hat, s_y = torch.broadcast_tensors(_full(s_y_hat), _full(s_y))
+    s_y_hat, s_y = torch.broadcast_tensors(full(s_y_hat), full(s_y))
     return F.smooth_l1_loss(s_y_hat, s_y, reduction="none").mean(-1)
 
 
 def cosine(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
     r"""One minus the cosine of the angle, in [0, 2]; a zero vector counts as orthogonal to everything."""
-    a, b = _full(s_y_hat), _full(s_y)
-    if not _all_against_all(a, b):
+    a, b = full(s_y_hat), full(s_y)
+    if not all_against_all(a, b):
         return 1 - F.cosine_similarity(a, b, dim=-1)
     with torch.autocast(a.device.type, enabled=False):
         return 1 - F.normalize(a.squeeze(-2), dim=-1, eps=1e-8) @ F.normalize(b.squeeze(0), dim=-1, eps=1e-8).mT
 
 
-def _all_against_all(a: Tensor, b: Tensor) -> bool:
+def all_against_all(a: Tensor, b: Tensor) -> bool:
     """Whether `a` is (..., n, 1, dim) and `b` (1, m, dim): broadcasting them would make n m dim numbers."""
     return a.ndim >= 3 and b.ndim == 3 and a.shape[-2] == 1 and b.shape[0] == 1 and a.shape[-1] == b.shape[-1]
 
 
-def _full(s: Tensor) -> Tensor:
+def full(s: Tensor) -> Tensor:
     """Float32 at least: differences of close numbers and means over dimensions do not survive half precision."""
     return s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
 
@@ -147,7 +147,7 @@ class Energy:
         """How many numbers one z makes for all pairs; `shared` if it is the same z for all, so that an x needs one prediction."""
         dim = self.s_y.shape[-1]
         pairs = math.prod(self.batch_shape)
-        product = self.cost in (squared_error, cosine) and _all_against_all(self.s_x[..., :0], self.s_y[..., :0])
+        product = self.cost in (squared_error, cosine) and all_against_all(self.s_x[..., :0], self.s_y[..., :0])
         return max(pairs, math.prod(self.s_x.shape[:-1]) * dim) if shared and product else pairs * dim
 
     def pieces(self, chunk: int, *, copies: int = 1, shared: bool = False) -> Iterator[slice]:

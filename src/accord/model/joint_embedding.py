@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from accord.model.encoder import Encoder
+from accord.model.centred import CentredDivergence
+from accord.model.encoder import Branch, Encoder
 from accord.model.energy import Cost, Energy, squared_error
 from accord.model.latent import Deterministic, Latent
-from accord.model.minimize import Enumerate, Minimizer
+from accord.model.minimize import Enumerate, Minimizer, Minimum
 from accord.model.predictor import Predictor
 
 
@@ -20,7 +21,7 @@ class JointEmbedding(nn.Module):
 
     Args:
         encoder_x: encoder of x; a module that is not an `Encoder` is wrapped in one, without projector.
-        encoder_y: encoder of y; the same object shares its weights.
+        encoder_y: encoder of y; the same object shares its weights. A teacher of the encoder of x is one: `MovingAverage`, `StopGradient`.
         predictor: maps (s_x, z, action) to the predicted s_y.
         cost: divergence D in representation space, (..., dim) x (..., dim) -> (...).
         latent: what z is.
@@ -41,11 +42,11 @@ class JointEmbedding(nn.Module):
     ):
         super().__init__()
         shared = encoder_x is encoder_y
-        self.encoder_x = encoder_x if isinstance(encoder_x, Encoder) else Encoder(encoder_x)
+        self.encoder_x = encoder_x if isinstance(encoder_x, Branch) else Encoder(encoder_x)
         if shared:
             self.encoder_y = self.encoder_x
         else:
-            self.encoder_y = encoder_y if isinstance(encoder_y, Encoder) else Encoder(encoder_y)
+            self.encoder_y = encoder_y if isinstance(encoder_y, Branch) else Encoder(encoder_y)
         self.predictor = predictor
         self.cost = cost
         self.latent = Deterministic() if latent is None else latent
@@ -60,6 +61,12 @@ class JointEmbedding(nn.Module):
     def energy(self, s_x: Tensor, s_y: Tensor, action: Tensor | None = None) -> Energy:
         """The energy of embeddings that are at hand, (*batch, dim) each: for corpora that are encoded once."""
         return Energy(s_x, s_y, predictor=self.predictor, cost=self.cost, latent=self.latent, action=action)
+
+    def observe(self, energy: Energy, minimum: Minimum) -> None:
+        """Told of each training batch: a latent looks after codes nobody uses, a cost keeps the centre of what it compares."""
+        self.latent.observe(minimum.argmin)
+        if isinstance(self.cost, CentredDivergence):
+            self.cost.observe(energy.s_y)
 
     @torch.no_grad()
     def free_energy(self, x: Tensor, y: Tensor, action: Tensor | None = None) -> Tensor:

@@ -79,6 +79,18 @@ class Scheduled(ABC):
         """Called before each training step; `progress` is the share of training that is done, in [0, 1)."""
 
 
+class Following(ABC):
+    """A part of an objective that follows its training: a teacher whose weights move after those of its student, a running centre."""
+
+    @abstractmethod
+    def after_step(self, taken: Tensor | bool) -> None:
+        """Called after each training step.
+
+        Args:
+            taken: whether the step was made; where it was not, nothing moves. A tensor, (), is not waited for.
+        """
+
+
 class Deterministic(Latent):
     """No latent: z has width 0, one value and no price. x alone predicts y."""
 

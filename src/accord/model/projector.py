@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -59,3 +61,29 @@ class Projector(nn.Module):
         """The embeddings."""
         embedding: Tensor = self.net(features)
         return embedding
+
+
+class Prototypes(nn.Module):
+    r"""Cosines with unit vectors, $\cos(v, w_k)$ for k = 1..dim: the last layer of DINO's projector, its logits before the temperature.
+
+    Args:
+        width: of v.
+        dim: how many vectors.
+
+    Raises:
+        UsageError: a width below 1.
+
+    Caron et al. 2021, arXiv:2104.14294: a normalised bottleneck, and weight normalisation of fixed length.
+    """
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        if min(width, dim) < 1:
+            raise UsageError(f"prototypes need widths >= 1, got {width} -> {dim}")
+        self.weight = nn.Parameter(torch.empty(dim, width))
+        nn.init.trunc_normal_(self.weight, std=0.02)
+
+    def forward(self, v: Float[Tensor, "batch width"]) -> Float[Tensor, "batch dim"]:
+        """The cosines."""
+        cosines: Tensor = F.linear(F.normalize(v, dim=-1), F.normalize(self.weight, dim=-1))
+        return cosines

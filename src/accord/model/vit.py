@@ -84,7 +84,8 @@ class ViT(nn.Module):
 
     With `masked` the last of channels + 1 channels says what is hidden (above 0.5): a patch with a hidden pixel is left out before
     the first block, so that nothing of it can reach the features (He et al. 2022, arXiv:2111.06377; Assran et al. 2023,
-    arXiv:2301.08243). Equally many patches must be hidden in every image of a batch. Where none is, none is left out.
+    arXiv:2301.08243). Equally many patches must be hidden in every image of a batch. Where none is, none is left out. A patch with a
+    pixel below -0.5 is seen, but no part of the mean: what is described is the rest of the image, within the whole of it.
 
     Args:
         image_size: side of the images it is made for, or their height and width.
@@ -100,7 +101,7 @@ class ViT(nn.Module):
 
     Raises:
         UsageError: a patch that does not divide the size, widths that do not divide, an unknown word; when called, images in which
-            unequally many patches are hidden, or all.
+            unequally many patches are hidden, or all, or none is left to describe.
     """
 
     positions: Tensor
@@ -141,12 +142,15 @@ class ViT(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         """Features: the mean of the (visible) patch tokens, or the extra token, after the last norm."""
         if self.masked:
-            tokens = _visible(self._tokens(x[:, :-1]), x[:, -1:], self.patch, extra=self.cls_token is not None)
+            tokens, described = _visible(
+                self._tokens(x[:, :-1]), x[:, -1:], self.patch, extra=self.cls_token is not None
+            )
         else:
-            tokens = self._tokens(x)
-        tokens = self.norm(self.blocks(tokens))
-        features: Tensor = tokens.mean(1) if self.cls_token is None else tokens[:, 0]
-        return features
+            tokens, described = self._tokens(x), None
+        features: Tensor = self.norm(self.blocks(tokens))
+        if self.cls_token is not None:
+            return features[:, 0]
+        return features.mean(1) if described is None else (features * described[..., None]).sum(1)
 
     def _tokens(self, x: Tensor) -> Tensor:
         grid = _grid(x.shape[-2], x.shape[-1], self.patch)
@@ -195,22 +199,33 @@ def sincos_2d(grid: tuple[int, int], dim: int) -> Float[Tensor, "tokens dim"]:
 
 def _visible(
     tokens: Float[Tensor, "batch token dim"], mask: Float[Tensor, "batch one height width"], patch: int, *, extra: bool
-) -> Float[Tensor, "batch visible dim"]:
-    """The tokens of patches without a hidden pixel, in their order; the extra token, the first, is always visible."""
-    hidden = F.max_pool2d(mask, patch).flatten(1) > 0.5
-    counts = hidden.sum(1)
-    fewest, most = (int(count) for count in counts.aminmax())
+) -> tuple[Float[Tensor, "batch visible dim"], Float[Tensor, "batch visible"]]:
+    """The tokens of patches without a hidden pixel, in their order, and the weight of each in the feature, of sum 1.
+
+    The extra token, the first, is always visible and has no weight.
+    """
+    hidden, marked = (F.max_pool2d(sign * mask, patch).flatten(1) > 0.5 for sign in (1, -1))
+    described = ~(hidden | marked)
+    few = torch.stack([*hidden.sum(1).aminmax(), described.sum(1).amin(), marked.sum()])
+    fewest, most, least, marks = (int(count) for count in few)
     if fewest != most or most == hidden.shape[1]:
         raise UsageError(
             f"from {fewest} to {most} of {hidden.shape[1]} patches are hidden in the images of one batch",
             help="hide equally many in each, and not all",
         )
+    if not least or (extra and marks):
+        raise UsageError(
+            "an image has no patch to describe" if not least else "an extra token describes a whole image, not a part",
+            help="leave a patch unmarked" if not least else "use pool='mean'",
+        )
+    weight = described / described.sum(1, keepdim=True).to(tokens.dtype)
     if not most:
-        return tokens
+        return tokens, weight
     keep = hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, : hidden.shape[1] - most]
+    weight = weight.gather(1, keep)
     if extra:
         keep = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], dim=1)
-    return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1]))
+    return tokens.gather(1, keep[..., None].expand(-1, -1, tokens.shape[-1])), weight
 
 
 def _grid(height: int, width: int, patch: int) -> tuple[int, int]:

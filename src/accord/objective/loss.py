@@ -12,7 +12,7 @@ from accord.data.pair import Pair
 from accord.errors import UsageError
 from accord.model.energy import Energy
 from accord.model.joint_embedding import JointEmbedding
-from accord.model.latent import Scheduled
+from accord.model.latent import Following, Scheduled
 from accord.model.minimize import Minimizer, Minimum
 
 
@@ -44,29 +44,33 @@ class Objective(nn.Module):
     Args:
         model: the energy.
         terms: name -> (weight, term).
+        symmetric: each pair counts both ways, (x, y) and (y, x): the terms see twice as many pairs, as does batch norm.
 
     Raises:
-        UsageError: without any term.
+        UsageError: without any term; when called, if pairs are to count both ways and cannot (see `Pair.both_ways`).
 
     Example:
         >>> objective = Objective(model, {"free_energy": (25.0, free_energy), "variance": (25.0, variance)})
         >>> objective(pair).total.backward()
     """
 
-    def __init__(self, model: JointEmbedding, terms: Terms):
+    def __init__(self, model: JointEmbedding, terms: Terms, *, symmetric: bool = False):
         super().__init__()
         if not terms:
             raise UsageError("an objective needs at least one term: {'free_energy': (1.0, free_energy)}")
         self.model = model
         self.terms = dict(terms)
+        self.symmetric = symmetric
         self.stateful_terms = nn.ModuleDict({n: t for n, (_, t) in terms.items() if isinstance(t, nn.Module)})
 
     def forward(self, pair: Pair) -> Loss:
         """The loss of a batch: one encoding, one inference, every term on it."""
+        if self.symmetric:
+            pair = pair.both_ways()
         energy = self.model(pair.x, pair.y, pair.action)
         inference = Inference(energy, self.model.minimizer(energy), self.model.minimizer)
         if self.training:
-            self.model.latent.observe(inference.minimum.argmin)
+            self.model.observe(energy, inference.minimum)
         values = {name: term(inference) for name, (_, term) in self.terms.items()}
         total = sum((weight * values[name] for name, (weight, _) in self.terms.items()), start=energy.s_x.new_zeros(()))
         return Loss(total, {name: value.detach() for name, value in values.items()})
@@ -80,6 +84,18 @@ class Objective(nn.Module):
         for module in self.modules():
             if isinstance(module, Scheduled):
                 module.before_step(progress)
+
+    def after_step(self, taken: Tensor | bool = True) -> None:
+        """Moves every part that follows training: teachers and running centres; a loop of your own calls it after each step.
+
+        Does nothing without such a part.
+
+        Args:
+            taken: whether the optimiser made the step, see `Following`.
+        """
+        for module in self.modules():
+            if isinstance(module, Following):
+                module.after_step(taken)
 
 
 def free_energy(inference: Inference) -> Tensor:

@@ -36,6 +36,7 @@ def train_step(
     guard.judge(loss)
     optimizer.step()
     guard.restore()
+    objective.after_step(guard.taken)
     return loss._replace(total=loss.total.detach())
 
 
@@ -97,6 +98,11 @@ class Guard:
             return
         for buffer, kept in zip(self.buffers, self._kept, strict=True):
             buffer.copy_(torch.where(self.found > 0, kept, buffer))
+
+    @property
+    def taken(self) -> Tensor:
+        """Whether the update was made, (), on the device."""
+        return self.found == 0
 
     def is_bad(self) -> bool:
         """Whether anything was not finite so far; waits for the device."""
