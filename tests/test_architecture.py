@@ -60,7 +60,19 @@ SAME_LAYER = {
     "verbs": ("output", "resolve", "run", "terminal"),
     "predict": ("output", "run", "terminal", "verbs"),
 }  # files beside each other at the root
-NO_TORCH = ["errors", "storage", "recipe", "recipe_toml", "presets", "report.page", "terminal", "cli"]
+NO_TORCH = [
+    "errors",
+    "storage",
+    "recipe",
+    "recipe_toml",
+    "presets",
+    "report.page",
+    "report.compare_page",
+    "intervals",
+    "presets_tuning",
+    "terminal",
+    "cli",
+]
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
 FORBIDDEN_CALLS = {"eval", "exec", "__import__", "globals"}
 

@@ -319,11 +319,13 @@ def compare(
 
 @app.command()
 def report(run_directory: Run, json: Json = False, debug: Debug = False) -> None:
-    """Write report.html of RUN: one file, no network."""
+    """Write report.html of RUN, or compare.html of a comparison: one file, no network."""
+    from accord.report.compare_page import write_comparison
+    from accord.report.compare_read import is_comparison
     from accord.report.page import write_report
 
     terminal = Terminal(as_json=json)
-    path = write_report(run_directory)
+    path = (write_comparison if is_comparison(run_directory) else write_report)(run_directory)
     terminal.say(f"report: {path}")
     terminal.result({"report": str(path)})
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from accord.data.synthetic import kind_of
 from accord.errors import ArtifactError, Locked, UsageError
+from accord.report.compare_read import STATE
 from accord.storage import TEMPORARY, disk_faults, try_writing
 from accord.train.run_directory import LOCK, acquire_lock
 from accord.train.settings import flat
 
-STATE = "compare.json"
 FORMAT = 1
 
 

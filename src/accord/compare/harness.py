@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accord import presets_tuning
-from accord.compare.folder import FORMAT, STATE, folder_for, opened
+from accord.compare.folder import FORMAT, folder_for, opened
 from accord.compare.job import FINAL, Job, keep, outcome_of
 from accord.compare.plan import (
     TRIAL_SEED,
@@ -25,12 +25,16 @@ from accord.compare.plan import (
     with_setting,
 )
 from accord.compare.process import Perform, in_process
-from accord.compare.results import baselines_of, evaluation_of, results_of, run_of
+from accord.compare.results import baselines_of, evaluation_of, run_of
 from accord.compare.show import show, told
 from accord.data.samples import Samples
 from accord.errors import UsageError
 from accord.recipe import Recipe
-from accord.report.compare_numbers import Results, tables
+from accord.report.compare_numbers import tables
+from accord.report.compare_page import PAGE, write_comparison
+from accord.report.compare_read import STATE, results_of, shares_of
+from accord.report.compare_words import paragraph
+from accord.report.read import View
 from accord.storage import write_json
 from accord.terminal import Terminal
 from accord.train.signals import Stop, stop_on_signals
@@ -61,8 +65,8 @@ def compare(wanted: Wanted, terminal: Terminal, *, perform: Perform = in_process
         comparison.write()
         comparison.carry_out()
         state = comparison.write()
-    show(comparison.results(), state, terminal)
-    terminal.say(f"\nall figures: {out / STATE}")
+    show(state, terminal)
+    terminal.say(f"\nall of it, with pictures: {out / PAGE}")
     return {"comparison": str(out), **state}
 
 
@@ -235,12 +239,6 @@ class Comparison:
 
     # --- what is written ---
 
-    def results(self) -> Results:
-        """What is known so far, as tables."""
-        runs = [self._told(name, seed) for name in self.names for seed in self.seeds]
-        baselines = baselines_of({seed: self.baseline(seed) for seed in self.seeds})
-        return results_of(self.names, self.seeds, runs, baselines, self.amount_in_words())
-
     def _told(self, name: str, seed: int) -> dict[str, Any]:
         folder = self.run(name, seed)
         if folder not in self.known or self.known[folder]["status"] not in FINAL:
@@ -258,22 +256,27 @@ class Comparison:
         return f"{steps} steps{equal}"
 
     def write(self) -> dict[str, Any]:
-        """compare.json, as far as everything has come."""
-        results = self.results()
-        state = {
+        """compare.json and compare.html, as far as everything has come."""
+        state: dict[str, Any] = {
             "format": FORMAT,
             "settings": self.settings,
             "source": self.wanted.source,
-            "amount": results.amount,
+            "amount": self.amount_in_words(),
             "equal": self.wanted.equal,
-            "open": results.open,
+            "seeds": self.seeds,
             "principles": [self._principle(name) for name in self.names],
             "trials": self._trials(),
-            "runs": list(self.known.values()),
+            "runs": [self._told(name, seed) for name in self.names for seed in self.seeds],
             "baselines": baselines_of({seed: self.baseline(seed) for seed in self.seeds}),
+        }
+        view = View(state, f"{STATE}:")
+        results = results_of(view)
+        state |= {
             **tables(results),
+            "words": [text.replace("\u202f", " ") for text in paragraph(results, shares_of(view))],
         }
         write_json(self.out / STATE, state)
+        write_comparison(self.out)
         return state
 
     def _principle(self, name: str) -> dict[str, Any]:

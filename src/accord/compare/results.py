@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accord.compare.job import outcome_of
-from accord.report.compare_numbers import METRICS, Results
+from accord.report.compare_numbers import METRICS
 
 CURVE = ("seconds", "step", "energy_auroc", "effective_rank")
 MOST_POINTS = 60
@@ -79,27 +78,3 @@ def baselines_of(folders: Mapping[int, Path]) -> list[dict[str, Any]]:
                 probed = {"probes": evaluation["probes"]}
                 found.append({"name": name, "seed": seed, "metrics": figures(probed, name)})
     return found
-
-
-def results_of(
-    names: Sequence[str],
-    seeds: Sequence[int],
-    runs: Sequence[Mapping[str, Any]],
-    baselines: Sequence[Mapping[str, Any]],
-    amount: str,
-) -> Results:
-    """The same as tables."""
-    values: dict[str, dict[str, dict[int, float]]] = {}
-    rows = [(run["principle"], run) for run in runs] + [(base["name"], base) for base in baselines]
-    for name, row in rows:
-        for metric, value in row["metrics"].items():
-            values.setdefault(metric, {}).setdefault(name, {})[row["seed"]] = value
-    failed: dict[str, Counter[str]] = {}
-    collapsed: dict[str, Counter[str]] = {}
-    for run in runs:
-        if run["status"] not in ("done", "open", "interrupted", "trained"):
-            failed.setdefault(run["principle"], Counter())[run["status"]] += 1
-        if run["verdict"]:
-            collapsed.setdefault(run["principle"], Counter())[run["verdict"]] += 1
-    still = sum(run["status"] in ("open", "interrupted", "trained") for run in runs)
-    return Results(names, seeds, values, failed, collapsed, amount, still)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from accord.intervals import Interval
 from accord.report.compare_numbers import METRICS, Metric, Results, best, means
+from accord.report.compare_read import results_of
+from accord.report.read import View
 from accord.terminal import Terminal
 
 BASELINES = {"untrained": "untrained", "pca": "PCA of the input", "pixels": "raw input"}
@@ -33,8 +36,9 @@ def written(metric: Metric, value: Interval | None) -> str:
     return f"{scale * value.mean:.{digits}f}{half}"
 
 
-def show(results: Results, state: Mapping[str, Any], terminal: Terminal) -> None:
-    """All tables."""
+def show(state: Mapping[str, Any], terminal: Terminal) -> None:
+    """All tables, and the conclusion in words."""
+    results = results_of(View(state, "compare.json:"))
     rows = means(results)
     known = [metric for metric in METRICS if any(metric.key in row for row in rows.values())]
     leading = {metric.key: best(results, metric.key)[0] for metric in known if metric.better}
@@ -53,6 +57,9 @@ def show(results: Results, state: Mapping[str, Any], terminal: Terminal) -> None
     if count > 1:
         terminal.say("  * better than every other principle, paired t-tests corrected by Holm's method at 5 %")
     terminal.table("what it took, mean of the runs", COST, [cost(name, state["runs"]) for name in results.principles])
+    terminal.say("")
+    for sentence in state["words"]:
+        terminal.say(textwrap.fill(sentence, 110, break_on_hyphens=False))
 
 
 def health(results: Results, name: str) -> str:

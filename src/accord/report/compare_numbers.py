@@ -58,7 +58,7 @@ METRICS = (
     ),
     Metric(
         "nearest",
-        "nearest",
+        "AUROC nearest",
         ("energy", "ladder", "nearest", "auroc"),
         "fraction",
         1,
@@ -66,7 +66,7 @@ METRICS = (
     ),
     Metric(
         "perturbed",
-        "perturbed",
+        "AUROC perturbed",
         ("energy", "ladder", "perturbed", "auroc"),
         "fraction",
         1,

@@ -23,6 +23,7 @@ LIMITS: Limits = {
     "metrics.jsonl": 256 << 20,
     "bad_samples.jsonl": 64 << 20,
     "evaluation/thumbnails.png": 64 << 20,
+    "compare.json": 64 << 20,
 }
 MAX_SPRITE_PIXELS = 64_000_000
 MAX_PNG_BYTES = 1_200_000
@@ -163,7 +164,7 @@ def read_run(run: Path) -> Run:
     notes: list[str] = []
     recipe_text, recipe = _toml(run, "recipe.toml")
     metrics = list(_lines(run, "metrics.jsonl", notes))
-    evaluation = _json(run, "evaluation.json")
+    evaluation = read_json(run, "evaluation.json")
     if not (recipe_text or metrics or evaluation):
         raise UsageError(
             "not a run directory: it has no recipe.toml, metrics.jsonl or evaluation.json",
@@ -176,10 +177,10 @@ def read_run(run: Path) -> Run:
         name=run.resolve().name,
         recipe=recipe,
         recipe_text=recipe_text,
-        environment=_json(run, "environment.json"),
+        environment=read_json(run, "environment.json"),
         metrics=_last_of_each_step(metrics),
         evaluation=evaluation,
-        calibration=_json(run, "calibration.json"),
+        calibration=read_json(run, "calibration.json"),
         bad=bad[:MAX_BAD_SHOWN],
         bad_count=len(bad),
         sprite=_sprite(run, evaluation.view("thumbnails")),
@@ -192,7 +193,7 @@ def damaged(what: str, where: str, remedy: str = "write it again: `accord evalua
     return ArtifactError(f"damaged file of the run: {what}", where=where, help=remedy, code="E470")
 
 
-def _read(run: Path, name: str) -> bytes | None:
+def read_bytes(run: Path, name: str) -> bytes | None:
     """The bytes of a regular file of the run, None where there is none; links and devices are not followed."""
     path = run / name
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -236,14 +237,20 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _json(run: Path, name: str) -> View:
-    data = _read(run, name)
+def read_json(run: Path, name: str) -> View:
+    """A JSON object of a run, empty where there is no such file.
+
+    Raises:
+        ArtifactError: for a damaged file.
+        EnvironmentFault: for one that cannot be read.
+    """
+    data = read_bytes(run, name)
     return View({}, f"{run / name}:") if data is None else _parse(data, str(run / name))
 
 
 def _lines(run: Path, name: str, notes: list[str]) -> Iterator[View]:
     """One object per line. A last line without an end is what a killed process leaves: it is left out, and said."""
-    data = _read(run, name) or b""
+    data = read_bytes(run, name) or b""
     *lines, torn = data.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -256,7 +263,7 @@ def _lines(run: Path, name: str, notes: list[str]) -> Iterator[View]:
 
 
 def _toml(run: Path, name: str) -> tuple[str, View]:
-    data, where = _read(run, name), str(run / name)
+    data, where = read_bytes(run, name), str(run / name)
     if data is None:
         return "", View({}, f"{where}:")
     try:
@@ -288,7 +295,7 @@ def _last_of_each_step(lines: list[View]) -> list[View]:
 def _sprite(run: Path, about: View) -> Sprite | None:
     """The picture of all thumbnails, decoded and written again so that nothing but pixels gets into the page."""
     name = "evaluation/thumbnails.png"
-    data = _read(run, name) if about else None
+    data = read_bytes(run, name) if about else None
     if data is None:
         return None
     side, columns, count = (about.index(key) for key in ("size", "columns", "count"))

@@ -1,0 +1,97 @@
+"""A comparison read from its compare.json, every value checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+
+from accord.errors import UsageError
+from accord.report.compare_numbers import METRICS, Results
+from accord.report.read import View, damaged, read_json
+
+STATE = "compare.json"
+UNFINISHED = ("open", "interrupted", "trained")
+
+
+def read_comparison(out: Path) -> View:
+    """The content of compare.json.
+
+    Raises:
+        UsageError: if there is none.
+        ArtifactError: if it is damaged, with the key.
+        EnvironmentFault: if it cannot be read.
+    """
+    view = read_json(out, STATE)
+    if not view:
+        raise UsageError(
+            "there is no comparison here: compare.json is missing",
+            where=str(out),
+            help="accord compare SOURCE --principles A,B --out FOLDER makes one",
+            code="E230",
+        )
+    return view
+
+
+def is_comparison(out: Path) -> bool:
+    """Whether a folder holds a comparison."""
+    return (out / STATE).is_file()
+
+
+def results_of(view: View) -> Results:
+    """The figures of a comparison as tables.
+
+    Raises:
+        ArtifactError: for a value of the wrong type.
+    """
+    runs, baselines = view.views("runs"), view.views("baselines")
+    names = [required(one, "name") for one in view.views("principles")]
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    rows = [(required(run, "principle"), run) for run in runs] + [(required(b, "name"), b) for b in baselines]
+    for name, row in rows:
+        for metric in METRICS:
+            value = row.view("metrics").number(metric.key)
+            if value is not None:
+                values.setdefault(metric.key, {}).setdefault(name, {})[row.index("seed")] = value
+    failed: dict[str, Counter[str]] = {}
+    collapsed: dict[str, Counter[str]] = {}
+    for run in runs:
+        name, status, verdict = required(run, "principle"), required(run, "status"), run.text("verdict")
+        if status not in ("done", *UNFINISHED):
+            failed.setdefault(name, Counter())[status] += 1
+        if verdict:
+            collapsed.setdefault(name, Counter())[verdict] += 1
+    return Results(
+        names,
+        view.indices("seeds"),
+        values,
+        failed,
+        collapsed,
+        view.text("amount") or "",
+        sum(required(run, "status") in UNFINISHED for run in runs),
+    )
+
+
+def required(view: View, key: str) -> str:
+    """A string that must be there."""
+    found = view.text(key)
+    if found is None:
+        raise damaged("missing", f"{view.where}{key}", "run the same comparison again: it writes the file anew")
+    return found
+
+
+def shares_of(view: View) -> dict[str, float]:
+    """Of each principle, processor seconds by seconds of its runs."""
+    found: dict[str, list[float]] = {}
+    for run in view.views("runs"):
+        cpu, seconds = run.number("cpu_seconds"), run.number("seconds")
+        if cpu is not None and seconds:
+            found.setdefault(required(run, "principle"), []).append(cpu / seconds)
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def mean_of(view: View, principle: str, key: str) -> float | None:
+    """The mean of something over the runs of a principle that have it."""
+    values = [run.number(key) for run in view.views("runs") if run.text("principle") == principle]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
