@@ -59,7 +59,16 @@ def write(
         "amount": "60 s",
         "equal": "seconds",
         "seeds": list(range(seeds)),
-        "principles": [{"name": p, "group": "regularised", "encoder": "multiscale"} for p in MEANS],
+        "principles": [
+            {
+                "name": p,
+                "group": "regularised",
+                "encoder": "multiscale",
+                "objective": {"name": p, "weight": 0.5},
+                "differs": {"cost": "cosine"} if p == "sigreg" else {},
+            }
+            for p in MEANS
+        ],
         "trials": [{**trial, "criterion": "linear probe on validation labels", "value": 0.9, "chosen": True}],
         "runs": runs,
         "baselines": baselines,

@@ -107,6 +107,17 @@ def test_learning_energies_neighbours_cost_trials_and_runs(page: Any) -> None:
     assert len(rows(page, "runs")) == 1 + 9
 
 
+def test_settings_and_what_is_not_equal(page: Any, out: Path) -> None:
+    assert rows(page, "settings")[1:3] == [
+        ["VICReg", "weight 0.5", "nothing", "–"],
+        ["SIGReg", "weight 0.5", "cost cosine", "–"],
+    ]
+    assert "another encoder" not in text(part(page, "verdict"))
+    change(out, lambda v: v["principles"][2].update(encoder="vit_tiny"))
+    said = text(part(parsed(write_comparison(out)), "verdict"))
+    assert "Barlow Twins uses another encoder (ViT tiny) than VICReg (multi-scale network)" in said
+
+
 def test_differences_are_to_the_reference(page: Any) -> None:
     table = rows(page, "differences")
     assert table[0][0] == "minus VICReg" and [row[0] for row in table[1:]] == ["SIGReg", "Barlow Twins"]

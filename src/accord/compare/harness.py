@@ -32,11 +32,12 @@ from accord.errors import UsageError
 from accord.recipe import Recipe
 from accord.report.compare_numbers import tables
 from accord.report.compare_page import PAGE, write_comparison
-from accord.report.compare_read import STATE, results_of, shares_of
+from accord.report.compare_read import STATE, results_of, shares_of, unlike
 from accord.report.compare_words import paragraph
 from accord.report.read import View
 from accord.storage import write_json
 from accord.terminal import Terminal
+from accord.train.settings import flat
 from accord.train.signals import Stop, stop_on_signals
 from accord.verbs import Result, say_data
 
@@ -272,8 +273,9 @@ class Comparison:
         view = View(state, f"{STATE}:")
         results = results_of(view)
         state |= {
+            "open": results.open,
             **tables(results),
-            "words": [text.replace("\u202f", " ") for text in paragraph(results, shares_of(view))],
+            "words": [text.replace("\u202f", " ") for text in paragraph(results, shares_of(view), unlike(view))],
         }
         write_json(self.out / STATE, state)
         write_comparison(self.out)
@@ -281,10 +283,16 @@ class Comparison:
 
     def _principle(self, name: str) -> dict[str, Any]:
         encoder, setting = self.recipes[name].encoder, self.chosen.get(name)
+        mine, others = (flat(self.recipes[n].to_dict()) for n in (name, self.names[0]))
+        keys = sorted({*mine, *others})
         return {
             "name": name,
             "group": group_of(name),
             "encoder": None if encoder is None else encoder.name,
+            "objective": {k.removeprefix("objective."): v for k, v in mine.items() if k.startswith("objective.")},
+            "differs": {
+                k: mine.get(k) for k in keys if mine.get(k) != others.get(k) and not k.startswith("objective.")
+            },
             "setting": None if setting is None else setting.words(),
             "steps": self.steps.get(name),
         }

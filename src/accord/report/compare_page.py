@@ -13,9 +13,9 @@ from accord.report.charts import Html, duration, figure, fraction, histogram, jo
 from accord.report.compare_charts import BASELINES, Curve, dots, learning, style_of, written
 from accord.report.compare_numbers import METRICS, Metric, Pair, Results, against, best, means
 from accord.report.compare_pictures import neighbours
-from accord.report.compare_read import mean_of, read_comparison, required, results_of, shares_of
+from accord.report.compare_read import mean_of, read_comparison, required, results_of, shares_of, unlike
 from accord.report.compare_words import gap, paragraph
-from accord.report.page import digest
+from accord.report.page import digest, plain
 from accord.report.read import View, damaged
 from accord.report.sections import bin_counts, legend, named, panel, section, side_by_side, table
 from accord.report.text import LADDER
@@ -35,6 +35,8 @@ LEADS = {
     "cost": "Means over runs. A pass is one sample forwards and backwards through the encoder; everything else a step computes (teachers, "
     "decoders, the search for z, the terms) is counted in the same unit by its floating-point operations. Seconds are those of the "
     "clock, processor seconds those this process got: where they differ much, others were using the machine.",
+    "settings": "All else is the same: encoder, data, order, views, split, optimiser and batch size, as in the recipe.toml of each run. "
+    "What a principle cannot do without (a cost on the sphere, say) is named.",
     "trials": "Settings tried for each principle, the same number for each, trained for a third of a run on a part of the training samples "
     "and judged on the rest of them. No trial saw the samples of the figures above.",
     "runs": "Every run is an ordinary run directory with a report of its own.",
@@ -69,6 +71,7 @@ def render(out: Path, view: View) -> str:
         energies(view, results),
         pictures,
         cost(view, results),
+        settings(view),
         trials(view),
         runs(out, view),
     ]
@@ -124,7 +127,7 @@ def head(out: Path, view: View, results: Results) -> Html:
 
 def conclusion(view: View, results: Results) -> Html:
     """What the figures support, in words."""
-    sentences = paragraph(results, shares_of(view))
+    sentences = paragraph(results, shares_of(view), unlike(view))
     troubled = bool(results.failed or results.collapsed or results.open)
     small = ("Differences are", "With ", "Seeds change", "The machine")
     items = [tag("li", text, class_="small" if text.startswith(small) else None) for text in sentences]
@@ -295,6 +298,19 @@ def cost(view: View, results: Results) -> Html:
         )
     heads = ["Principle", "Weights", "Steps", "Passes", "Seconds", "Processor", "Samples/s", "Peak memory"]
     return section("cost", "What it took", LEADS["cost"], tag("div", table(heads, lines), class_="panel"))
+
+
+def settings(view: View) -> Html:
+    """The settings of each principle."""
+    lines = []
+    for one in view.views("principles"):
+        objective, differs = (
+            ", ".join(f"{key} {plain(value)}" for key, value in one.view(part).values.items() if key != "name")
+            for part in ("objective", "differs")
+        )
+        lines.append([named(required(one, "name")) or "", objective, differs or "nothing", one.text("setting") or "–"])
+    heads = ["Principle", "Its own settings", "Beside the principle, other than the reference", "Chosen by trials"]
+    return section("settings", "Settings", LEADS["settings"], tag("div", table(heads, lines), class_="panel"))
 
 
 def trials(view: View) -> Html | None:

@@ -9,6 +9,7 @@ from statistics import fmean
 from accord.errors import UsageError
 from accord.report.compare_numbers import METRICS, Results
 from accord.report.read import View, damaged, read_json
+from accord.report.sections import named
 
 STATE = "compare.json"
 UNFINISHED = ("open", "interrupted", "trained")
@@ -95,3 +96,15 @@ def mean_of(view: View, principle: str, key: str) -> float | None:
     values = [run.number(key) for run in view.views("runs") if run.text("principle") == principle]
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def unlike(view: View) -> list[str]:
+    """Sentences about principles whose encoder is not that of the reference: what is compared then is more than a principle."""
+    principles = view.views("principles")
+    first = principles[0].text("encoder") if principles else None
+    return [
+        f"{named(required(one, 'name'))} uses another encoder ({named(one.text('encoder'))}) than {named(required(principles[0], 'name'))} "
+        f"({named(first)}): what differs is not the principle alone."
+        for one in principles
+        if one.text("encoder") != first
+    ]

@@ -47,19 +47,20 @@ def gap(metric: Metric, found: Difference) -> str:
     return minus(f"{scale * found.mean:.{digits}f}{half}{unit}")
 
 
-def paragraph(results: Results, shares: Mapping[str, float] | None = None) -> list[str]:
+def paragraph(results: Results, shares: Mapping[str, float] | None = None, unlike: Sequence[str] = ()) -> list[str]:
     """Sentences that follow from the figures, and what they leave open.
 
     Args:
         results: all figures.
         shares: of each principle, CPU seconds by seconds of its runs.
+        unlike: what else is not equal, in sentences.
     """
     ranked = [BY_KEY[key] for key in HEADLINES if best(results, key)[0]]
     said = [opening(results)]
     if results.open:
         runs = "run is" if results.open == 1 else "runs are"
         said.append(f"{results.open} {runs} still to come, so all of this is provisional.")
-    said += troubles(results)
+    said += [*unlike, *troubles(results)]
     if not ranked:
         return [*said, "No principle has figures for every seed, so none can be held against another."]
     if len(results.seeds) == 1:
