@@ -190,7 +190,7 @@ def test_every_pairing_survives_a_round_trip(table: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("assignment", "message", "help"),
     [
-        ("pairing={name='halfs'}", "halves", "docs"),
+        ("pairing={name='halfs'}", "no pairing named 'halfs'", "did you mean 'halves'?"),
         ("pairing={name='halves', splt='left_right'}", "unknown key 'pairing.splt'", "did you mean 'pairing.split'?"),
         ("pairing={name='halves', split='diagonal'}", "pairing.split", "docs"),
         ("pairing={name='halves', local=2}", "unknown key 'pairing.local'", "pairing.local"),
@@ -224,3 +224,14 @@ def test_a_table_cannot_be_set_to_a_value(assignment: str) -> None:
 
 def test_a_key_of_another_variant_says_so() -> None:
     assert "set encoder.name as well" in (refused("encoder.name=multiscale", "encoder.hidden=[3]").help or "")
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "close"),
+    [("latent", "gausian", "gaussian"), ("objective", "vicregg", "vicreg"), ("minimizer", "enumerat", "enumerate")],
+)
+def test_an_unknown_variant_is_named_with_the_closest_known_one(table: str, name: str, close: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        recipe_toml.parse({"data": {"source": "digits"}, table: {"name": name}})
+    assert caught.value.where == f"recipe:{table}.name"
+    assert name in caught.value.message and f"did you mean {close!r}?" in str(caught.value.help)

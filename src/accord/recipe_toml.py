@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import tomli_w
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from accord.errors import UsageError
 from accord.recipe import Recipe
@@ -159,12 +160,28 @@ def _explain(error: ValidationError, where: str, text: str | None) -> UsageError
     place = f"{where}:{line}:{key}" if line else f"{where}:{key}"
     if first["type"] == "extra_forbidden":
         return UsageError(f"unknown key {key!r}", where=place, help=_suggest(path), code="E203")
+    if first["type"] == "union_tag_invalid":
+        return _unknown_variant(first, key, place)
     came = repr(first.get("input"))
     message = first["msg"][0].lower() + first["msg"][1:]
     return UsageError(
         f"{key}: {message.removeprefix('value error, ')}, got {came[:80]}",
         where=place,
         help="see docs/recipes.md for every key and its bounds",
+        code="E204",
+    )
+
+
+def _unknown_variant(error: ErrorDetails, table: str, place: str) -> UsageError:
+    """A table with variants that names none of them."""
+    name = error["ctx"]["tag"]
+    known = [tag.strip().strip("'") for tag in error["ctx"]["expected_tags"].split(",")]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UsageError(
+        f"there is no {table} named {name!r}",
+        where=f"{place}.name",
+        help=f"{hint}known: {', '.join(known)}",
         code="E204",
     )
 
