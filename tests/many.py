@@ -6,6 +6,7 @@ import faulthandler
 import os
 import socket
 import sys
+import time
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from accord import collective
 from accord.data.augment import VectorAugmentation
-from accord.data.pairing import two_views
-from accord.errors import AccordError
+from accord.data.pair import Pair
+from accord.data.pairing import Pairing, two_views
+from accord.data.random import Draws
+from accord.errors import AccordError, DataError
 from accord.model.batch_norm import BatchNorm1d
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
@@ -24,6 +28,9 @@ from accord.model.predictor import MLPPredictor, Predictor
 from accord.model.projector import Projector
 from accord.objective import principles
 from accord.objective.loss import Objective
+
+SHARE = 16
+"""Samples of each of two processes in a batch of 32."""
 
 
 class Double(nn.Module):
@@ -69,10 +76,10 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
     return {name: str(value) for name, value in names.items()}
 
 
-def run(target: str, rank: int, size: int, port: int, log: str, arguments: dict[str, Any]) -> None:
+def run(rank: int, size: int, port: int, log: str, arguments: dict[str, Any]) -> None:
     """In a process of its own: calls a function of this module or of `tiny` and ends with the exit code of the command line."""
     import tiny
-    from accord.train import distributed
+    from accord.train import distributed, run_directory
 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -82,33 +89,62 @@ def run(target: str, rank: int, size: int, port: int, log: str, arguments: dict[
     torch.set_num_threads(1)
     tiny.heed_signals()
     distributed.TIMEOUT = float(arguments.pop("timeout", distributed.TIMEOUT))
+    distributed.SILENCE = float(arguments.pop("silence", distributed.SILENCE))
+    run_directory.SHARED_WITHIN = float(arguments.pop("shared_within", run_directory.SHARED_WITHIN))
     try:
-        {"train": train, "tiny": tiny.train_here}[target](**arguments)
+        train(**arguments)
     except AccordError as error:
         print(error, file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
 
 
-def train(out: str, objective: dict[str, Any] | None = None, **options: Any) -> None:
+class Views(Pairing):
+    """Two views, slower than they need be, and broken on one rank from one step on if they are told so."""
+
+    def __init__(self, slow: float, breaks: dict[str, Any]):
+        self.views, self.slow, self.breaks, self.step = two_views(VectorAugmentation()), slow, breaks, -1
+
+    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+        time.sleep(self.slow)
+        self.step += len(batch) == SHARE  # not when looking for collapse
+        pair = self.views(batch, draws, aspect)
+        if self.breaks and collective.rank() == self.breaks["rank"] and self.step == self.breaks["step"]:
+            if "error" in self.breaks:
+                raise DataError(self.breaks["error"])
+            pair = pair._replace(y=pair.y * float("nan"))
+        return pair
+
+    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+        return self.views.plain(batch, aspect)
+
+
+def train(
+    out: str,
+    objective: dict[str, Any] | None = None,
+    slow: float = 0.0,
+    breaks: dict[str, Any] | None = None,
+    **options: Any,
+) -> None:
     """A run of 12 steps of `objective` by `fit`."""
     import many
     import tiny
 
     made = many.objective(**(objective or {}))
-    pairs = two_views(VectorAugmentation())
+    pairs = Views(slow, breaks or {})
     tiny.train(Path(out), **{"steps": 12, "log_every": 1, "objective": made, "pairing": pairs, **options})
 
 
 @contextmanager
-def started(size: int, folder: Path, target: str = "train", **arguments: Any) -> Any:
-    """`size` processes at work; those that are left at the end of the body are killed."""
+def started(size: int, folder: Path, *, each: list[dict[str, Any]] | None = None, **arguments: Any) -> Any:
+    """`size` processes at work, with some arguments `each`; those that are left at the end of the body are killed."""
     import tiny
 
     port = free_port()
     context = tiny.processes()
     logs = [folder / f"rank-{rank}.log" for rank in range(size)]
     processes: list[ForkServerProcess] = [
-        context.Process(target=run, args=(target, rank, size, port, str(logs[rank]), arguments)) for rank in range(size)
+        context.Process(target=run, args=(r, size, port, str(logs[r]), {**arguments, **((each or [{}] * size)[r])}))
+        for r in range(size)
     ]
     try:
         for process in processes:

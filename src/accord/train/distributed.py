@@ -1,7 +1,7 @@
 """The processes of a run: how they meet, agree and wait for each other, and how one that fails ends them all.
 
 Numbers are summed by collectives (`accord.collective`). What is here goes through the store by which the processes found each other,
-as JSON: one may wait there for another that works for minutes, and still notices within `TIMEOUT` seconds that it is gone.
+as JSON: one may wait there for another that works for minutes, and still notices within `SILENCE` seconds that it is gone.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from accord.train.environment import Seat, seat
 T = TypeVar("T")
 
 TIMEOUT = 45.0
-"""Seconds without an answer after which a process counts as gone."""
+"""Seconds after which a collective is given up."""
+SILENCE = 20.0
+"""Seconds without a sign of life after which a process that is waited for counts as gone."""
 START = 600.0
 """Seconds the processes may differ in starting."""
-BEAT = 2.0
+BEAT = 1.0
 """Seconds between two signs of life."""
 GRACE = 8.0
 """Seconds in which a process ends by itself after another has failed; then it is ended."""
@@ -124,8 +126,10 @@ class Ranks:
             seen = self._store.add(f"beat/{rank}", 0)
             if seen != beats:
                 beats, since = seen, time.monotonic()
-            elif time.monotonic() - since > TIMEOUT:
-                raise _gone(f"process {rank} of {self.size} gave no sign of life for {TIMEOUT:.0f} s")
+            elif time.monotonic() - since > SILENCE:
+                raise _gone(
+                    f"another process of this run ended: number {rank} gave no sign of life for {SILENCE:.0f} s"
+                )
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
         return json.loads(self._store.get(key))
@@ -211,10 +215,12 @@ class Ranks:
         assert self._store is not None
         self.meet()
         self._over.set()
-        self._store.add("left", 1)
         until = time.monotonic() + GRACE
-        while self.first and time.monotonic() < until and self._store.add("left", 0) < self.size:
-            time.sleep(0.005)
+        with suppress(RuntimeError):  # the answer may be lost: the host leaves as soon as it has heard of the last one
+            left = self._store.add("left", 1)
+            while self.first and left < self.size and time.monotonic() < until:
+                time.sleep(0.005)
+                left = self._store.add("left", 0)
 
 
 ALONE = Ranks()
