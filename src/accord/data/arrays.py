@@ -61,7 +61,7 @@ class _Archive(Mapping[str, np.ndarray]):
             )
         try:
             with self.zip.open(info) as file:
-                return _read(file, info.file_size, where)
+                return read_array(file, info.file_size, where)
         except AccordError:
             raise
         except _DAMAGES as error:
@@ -89,7 +89,14 @@ def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     return archive
 
 
-def _read(file: IO[bytes], size: int, where: str) -> np.ndarray:
+def read_array(file: IO[bytes], size: int, where: str) -> np.ndarray:
+    """The array of an .npy file of `size` bytes that is read from its beginning to its end.
+
+    Raises:
+        ArtifactError: for pickled objects, which are never loaded.
+        DataError, EnvironmentFault: for a header that claims other than what follows, or more than there is memory for.
+        ValueError, EOFError: for what is no .npy file, or less of it.
+    """
     shape, fortran, dtype = _check_header(file, size, where)
     count = math.prod(shape)
     needed = count * dtype.itemsize

@@ -152,15 +152,15 @@ def list_images(root: str, follow_links: bool = False) -> Listing:
     return Listing(root, [path for path, _ in walk.found], stamp, refused, notes)
 
 
-def read_file(path: str, expected: tuple[int, int] | None = None) -> bytes:
-    """The bytes of a regular file; `expected` is the (size, mtime_ns) it had when it was listed.
+def read_file(path: str, expected: tuple[int, int] | None = None, part: tuple[int, int] | None = None) -> bytes:
+    """The bytes of a regular file, or a `part` of them, (offset, length); `expected` is the (size, mtime_ns) it had when it was listed.
 
     Never blocks on a FIFO. Failures of the device are tried again 3 times, then `EnvironmentFault` (exit 5).
     Raises `Refused` for what is wrong with this one file.
     """
     for pause in (*RETRIES, None):
         try:
-            return _read_once(path, expected)
+            return _read_once(path, expected, part)
         except OSError as error:
             if error.errno not in _TRANSIENT:
                 raise _one_file(path, error) from error
@@ -173,7 +173,7 @@ def read_file(path: str, expected: tuple[int, int] | None = None) -> bytes:
     raise AssertionError
 
 
-def _read_once(path: str, expected: tuple[int, int] | None) -> bytes:
+def _read_once(path: str, expected: tuple[int, int] | None, part: tuple[int, int] | None) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
@@ -181,17 +181,20 @@ def _read_once(path: str, expected: tuple[int, int] | None) -> bytes:
             raise Refused("E326", "no longer a regular file", "put the image back")
         if expected is not None and (status.st_size, status.st_mtime_ns) != expected:
             raise _changed(expected[0], status.st_size)
-        if status.st_size > MAX_BYTES:
+        start, length = part or (0, status.st_size)
+        if length > MAX_BYTES:
             raise Refused(
-                "E313", f"{status.st_size} bytes: more than the {MAX_BYTES} that one image may have", "make it smaller"
+                "E313", f"{length} bytes: more than the {MAX_BYTES} that one image may have", "make it smaller"
             )
-        data = os.read(descriptor, status.st_size + 1)
-        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
+        if part is not None:
+            os.lseek(descriptor, start, os.SEEK_SET)
+        data = os.read(descriptor, length + (part is None))  # one more byte would show that it grew
+        while len(data) < length and (more := os.read(descriptor, length - len(data))):
             data += more
     finally:
         os.close(descriptor)
-    if len(data) != status.st_size:
-        raise _changed(status.st_size, len(data))
+    if len(data) != length:
+        raise _changed(length, len(data))
     return data
 
 

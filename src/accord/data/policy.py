@@ -64,7 +64,7 @@ def place(name: str, key: str) -> str:
     source, file = Path(name), key.rsplit(":", 1)[0]
     if key.startswith("row "):
         return f"{name}:{key}" if name else key
-    if source.name == file or glob.has_magic(name):
+    if source.name == file or key.startswith(f"{source.name}:") or glob.has_magic(name):
         return str(source.parent / key)
     return str(source / key)
 

@@ -36,14 +36,14 @@ from accord.data.tables import (
     read_numbers,
     short_names,
 )
+from accord.data.tars import TarImages, open_tars, read_vectors
 from accord.data.vectors import Labels, encode_labels, vector_samples
-from accord.errors import UsageError
+from accord.errors import DataError, UsageError
 
 Source = str | os.PathLike[str] | np.ndarray | Tensor | Mapping[str, Any]
 
-_HELP = (
-    'expected "digits", a folder of images, a .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
-)
+_HELP = 'expected "digits", a folder of images, a .tar, .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
+_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 BUILT_IN = ("digits", *KINDS)
 """Sources that need no files; a folder of such a name is "./digits"."""
 
@@ -89,14 +89,15 @@ def open_source(
     Args:
         source: "digits", "forks", "ellipse", "torus" or "jump" (see `accord.data.synthetic`); a folder of images (recursive,
             sub-folders are classes if every image is exactly one deep); an image; a Parquet file (a column of encoded images, or
-            columns of numbers), a CSV file, or a pattern that matches several; an .npz or .npy file; an array, a tensor, or a
-            mapping of arrays by name.
+            columns of numbers), a CSV file, a WebDataset archive (.tar), or a pattern that matches several; a folder of such archives;
+            an .npz or .npy file; an array, a tensor, or a mapping of arrays by name.
         size: side in pixels of the square that images are stored on, whatever their shape (see `Samples.aspect`). By default the
             common size if all have the same, of at most 96 pixels; else 1.25 times the largest of 32, 48, 64, 96, 128 that is not
             above the median of the shorter sides.
         channels: 1 for grey, 3 for colour; by default 1 if every image is grey.
         label: the column or array of labels; by default one named label, class or target. It is never part of the features.
-        column: the column or array of samples, where there are several.
+            Of an archive, the part of each sample, by default "cls", or a field of the part "json".
+        column: the column or array of samples, where there are several. Of an archive, the part of each sample, "jpg" say.
         on_bad: "skip" bad items, or "stop" at the first.
         max_bad_fraction: more bad items than this fraction of all stop in any case.
         limit_bad: False: bad items never stop, they are only not ok (to embed or score: one result for each input).
@@ -178,6 +179,7 @@ def _open(source: Source, request: _Request) -> Samples:
         "image": _from_images,
         ".parquet": _from_parquet,
         ".csv": _from_csv,
+        ".tar": _from_tars,
         ".npy": _from_array_files,
         ".npz": _from_array_files,
     }
@@ -225,7 +227,12 @@ def _kind(name: str, paths: Sequence[Path]) -> str:
     kind = kinds.pop()
     if not paths[0].is_file():
         raise UsageError("neither a file nor a folder", where=name, help=_HELP, code="E220")
-    if kind not in ("image", ".parquet", ".csv", ".npy", ".npz"):
+    if kind not in ("image", ".parquet", ".csv", ".npy", ".npz", ".tar"):
+        if paths[0].name.lower().endswith(_PACKED):
+            help = "undo the compression (gunzip): images hardly get smaller by it"
+            raise UsageError(
+                "a compressed archive can only be read from its beginning", where=name, help=help, code="E220"
+            )
         raise UsageError(f'cannot read a file of kind "{kind}"', where=name, help=_HELP, code="E220")
     return kind
 
@@ -252,7 +259,32 @@ def _refuse_options(request: _Request, *, column: bool = True, label: bool = Tru
 
 
 def _from_folder(paths: Sequence[Path], request: _Request) -> Samples:
-    return _from_files(folder_of_images(str(paths[0]), request.follow_links), request)
+    try:
+        images = folder_of_images(str(paths[0]), request.follow_links)
+    except DataError as error:
+        archives = sorted(path for path in paths[0].glob("*.tar") if not path.name.startswith("."))
+        if error.code != "E318" or not archives:
+            raise
+        return _from_tars(archives, request)
+    return _from_files(images, request)
+
+
+def _from_tars(paths: Sequence[Path], request: _Request) -> Samples:
+    shards = open_tars(paths, request.column, request.label)
+    labels = shards.labels(request.label)
+    if shards.has_images:
+        return _from_encoded(TarImages(shards), shards.keys, labels, shards.notes, request)
+    matrix, refused = read_vectors(shards)
+    return vector_samples(
+        request.name,
+        matrix,
+        request.policy,
+        keys=shards.keys,
+        labels=labels,
+        notes=shards.notes,
+        impute=request.impute,
+        refused=refused,
+    )
 
 
 def _from_images(paths: Sequence[Path], request: _Request) -> Samples:

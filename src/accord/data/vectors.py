@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from accord.data.policy import Policy, judge, place
-from accord.data.samples import LISTED, ArrayStore, BadItem, RowKeys, Samples, hash_rows
+from accord.data.samples import LISTED, ArrayStore, BadItem, Refused, RowKeys, Samples, hash_rows
 from accord.errors import DataError
 
 LABEL_NAMES = ("label", "class", "target")
@@ -69,12 +70,13 @@ def vector_samples(
     labels: Labels | None = None,
     notes: Sequence[str] = (),
     impute: float | None = None,
+    refused: Mapping[int, Refused] = MappingProxyType({}),
 ) -> Samples:
     """(N, F) real numbers as samples of float32.
 
     float64 and integers are rounded to float32 (relative error 6e-8); integers beyond 2^53 are refused, they are names, not
     amounts. NaN, infinity and what exceeds float32 stop a training with the columns and first rows (unless `impute` is a
-    number to put for NaN); without a limit on bad items they mark their rows.
+    number to put for NaN); without a limit on bad items they mark their rows. Rows that were `refused` before are bad items.
     """
     names = tuple(features) or unnamed_features(matrix.shape[1])
     keys = RowKeys([len(matrix)]) if keys is None else keys
@@ -90,6 +92,8 @@ def vector_samples(
     if not ok.all() and policy.limit:
         raise _not_finite(name, finite, names, keys, bad)
     values[~ok] = 0.0
+    ok[list(refused)] = False
+    bad += [fault.item(keys[row]) for row, fault in sorted(refused.items())[:LISTED]]
     samples = Samples(
         name=name,
         kind="vector",
