@@ -28,7 +28,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="digits, forks, ellipse, torus or jump; a folder of images, a Parquet, CSV, NPZ, NPY or tar (WebDataset) file, or a glob of them.",
+        help="digits, forks, ellipse, torus or jump; a folder of images; a Parquet, CSV, NPZ, NPY or WebDataset tar file, or a glob.",
         show_default=False,
     ),
 ]
