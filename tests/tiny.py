@@ -21,10 +21,14 @@ from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.errors import AccordError
+from accord.model.centred import CentredDivergence
 from accord.model.encoder import Encoder
+from accord.model.energy import cosine
 from accord.model.joint_embedding import JointEmbedding
-from accord.model.predictor import IdentityPredictor
+from accord.model.predictor import IdentityPredictor, MLPPredictor
 from accord.model.projector import Projector
+from accord.model.teacher import MovingAverage, StopGradient
+from accord.objective.distillation import byol, dino, distilled, simsiam
 from accord.objective.loss import Objective, Terms
 from accord.objective.principles import regularized
 from accord.train.checkpoint import FOLDER, WEIGHTS, listed
@@ -46,6 +50,27 @@ def objective(principle: Terms | None = None, *, seed: int = 0, dim: int = 16, f
     backbone = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Dropout(0.1))
     encoder = Encoder(backbone, Projector(32, dim, hidden=(32,)), sample_ndim=1)
     return regularized(JointEmbedding(encoder, encoder, IdentityPredictor()), principle)
+
+
+def with_teacher(
+    name: str,
+    *,
+    seed: int = 0,
+    dim: int = 16,
+    features: int = 16,
+    momentum: tuple[float, float] = (0.95, 1.0),
+    predictor: bool = True,
+    stop: bool = True,
+) -> Objective:
+    """BYOL, SimSiam or DINO with the encoder of `objective`; without predictor or without a teacher that stops the gradient."""
+    encoder = objective(seed=seed, dim=dim, features=features).model.encoder_x
+    teacher = StopGradient(encoder) if name == "simsiam" else MovingAverage(encoder, momentum=momentum)
+    if name == "dino":
+        cost = CentredDivergence(dim)
+        return distilled(JointEmbedding(encoder, teacher, IdentityPredictor(), cost=cost), dino())
+    found = MLPPredictor(dim) if predictor else IdentityPredictor()
+    model = JointEmbedding(encoder, teacher if stop else encoder, found, cost=cosine)
+    return Objective(model, byol() if name == "byol" else simsiam(), symmetric=True)
 
 
 def pairing() -> TwoViews:

@@ -95,6 +95,18 @@ def test_killed_at_random_times(whole: tuple[Path, float], tmp_path: Path, seed:
     assert log(tmp_path / "run") == log(run)
 
 
+@pytest.mark.parametrize("name", ["byol", "dino"])
+def test_killed_with_a_teacher(tmp_path: Path, name: str) -> None:
+    """Its weights, and the centre of DINO, go on as everything else does."""
+    begin = time.perf_counter()
+    process = start(tmp_path / "whole", objective=tiny.with_teacher(name))
+    process.join()
+    assert process.exitcode == 0
+    seconds = time.perf_counter() - begin
+    hits = kill_until_it_ends(tmp_path / "run", random.Random(3), seconds, objective=tiny.with_teacher(name))
+    assert tiny.weights_hash(tmp_path / "run") == tiny.weights_hash(tmp_path / "whole"), f"after {hits} kills"
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_while_saving(whole: tuple[Path, float], tmp_path: Path, seed: int) -> None:
     """With a checkpoint after every step most of the time goes into saving, and a save is waited for before the kill."""
