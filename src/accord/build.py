@@ -73,7 +73,9 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
         raise UsageError(
             f"one encoder cannot take both x of shape {x} and y of shape {y}",
             where="encoder_y",
-            help="give y an encoder of its own: [encoder_y], for example as [encoder]",
+            help="give y an encoder of its own: [encoder_y], for example as [encoder]"
+            if recipe.encoder_y is None
+            else "a teacher is the encoder of x: use a principle that needs none, or pairs of one kind",
             code="E213",
         )
     encoder_x = encoder(recipe, recipe.encoder, standardize, x)

@@ -142,15 +142,26 @@ GOES_WITH: dict[str, Table] = {
     "byol": {"encoder_y": TEACHER, "predictor": {"name": "mlp"}, "cost": "cosine"},
     "simsiam": {"encoder_y": {"name": "stop_gradient"}, "predictor": {"name": "mlp"}, "cost": "cosine"},
     "dino": {"encoder_y": TEACHER, "projector": {"bottleneck": 64, "dim": 256}, "cost": "centred_divergence"},
-    "jepa": {
-        "pairing": {"name": "masked_blocks", "patch": 2, "block": 2, "blocks": 1, "whole": True},
-        "encoder": {"name": "vit", "patch": 2, "width": 96, "depth": 4, "heads": 3},
-        "encoder_y": TEACHER,
-        "predictor": {"name": "mlp"},
-        "cost": "smooth_l1",
-    },
+    "jepa": {"encoder_y": TEACHER, "predictor": {"name": "mlp"}, "cost": "smooth_l1"},
 }
 """What a principle needs beside its terms, by name: it stands over a preset, and under what the user sets."""
+
+
+def goes_with(principle: str, preset: Table, canvas: int) -> Table:
+    """What a principle needs over a preset; images are stored with sides of `canvas` pixels.
+
+    JEPA hides blocks of images, about a seventh of the area, from a transformer; rows of a table stay with the preset's pairs.
+    """
+    needs = GOES_WITH.get(principle, {})
+    if principle != "jepa" or preset["encoder"]["name"] == "mlp":
+        return needs
+    patch = max(2, min(canvas, 64) // 8)
+    grid = min(canvas, 64) // patch
+    hidden = {"patch": patch, "block": max(1, (3 * grid + 4) // 8), "size": patch * grid}
+    width = {"width": 64, "depth": 3, "heads": 2} if canvas <= 16 else {"width": 128, "depth": 4, "heads": 4}
+    pairing = {"name": "masked_blocks", "whole": True, **hidden}
+    return {**needs, "pairing": pairing, "encoder": {"name": "vit", "patch": patch, **width}}
+
 
 SMALL_VIEWS = {"photo", "grey_photo"}
 """Presets that train on views of half the size of the image: four times as many a second, and better features in equal time."""

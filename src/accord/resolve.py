@@ -35,18 +35,18 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     data = draft(source, given, preset).data
     samples = open_source(source, size=data.canvas, column=data.column, label=data.label, **reading(data))
     preset = preset or presets.preset_for(samples.kind, samples.shape, source)
-    table = complete(presets.PRESETS[preset], given)
+    canvas = samples.shape[-1]
+    table = complete(presets.PRESETS[preset], given, canvas)
     found: dict[str, Any] = {"data": {"kind": samples.kind, "shape": list(samples.shape)}}
     if named(samples):
         found["data"]["features"] = list(samples.features)
     if samples.kind == "image":
-        canvas = samples.shape[-1]
         found["data"]["canvas"] = canvas
         two_views = table["pairing"].get("name", "two_views") == "two_views"
         if preset in presets.SMALL_VIEWS and two_views and "size" not in table["pairing"]:
             found["pairing"] = presets.view_sizes(canvas)
         if preset in presets.OF_HALVES:
-            table = complete(recipe_toml.merge(presets.PRESETS[preset], presets.halves_of(canvas)), given)
+            table = complete(recipe_toml.merge(presets.PRESETS[preset], presets.halves_of(canvas)), given, canvas)
     resolved = recipe_toml.parse(recipe_toml.merge(table, found))
     if isinstance(resolved.pairing, Columns):
         features = list(samples.features)
@@ -97,12 +97,13 @@ def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     return recipe.model_copy(update={"minimizer": recipe.minimizer or build.how_z_is_found(recipe)})
 
 
-def complete(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def complete(preset: dict[str, Any], given: dict[str, Any], canvas: int = 32) -> dict[str, Any]:
     """The preset under what is given; a length that is given replaces the preset's, and another latent what goes with the preset's.
 
     Between the two stands what the principle needs.
     """
-    base = recipe_toml.merge(preset, presets.GOES_WITH.get(_name(given, "objective") or _name(preset, "objective"), {}))
+    principle = _name(given, "objective") or _name(preset, "objective")
+    base = recipe_toml.merge(preset, presets.goes_with(principle, preset, canvas))
     latent = _name(base, "latent")
     if (_name(given, "latent") or latent) != latent:
         base = {key: table for key, table in base.items() if key not in ("minimizer", "predictor")}

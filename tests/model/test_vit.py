@@ -203,3 +203,31 @@ def test_an_image_size_may_be_a_rectangle() -> None:
     assert model.grid == (2, 4) and model.pos_embed is not None and model.pos_embed.shape == (1, 8, 16)
     assert torch.equal(tiny(image_size=(8, 16)).positions, sincos_2d((2, 4), 16))
     assert model(torch.rand(2, 3, 8, 16)).shape == (2, 16)
+
+
+def test_marked_patches_are_seen_and_not_described() -> None:
+    """The feature is the mean of the tokens of the other patches, within the whole image."""
+    model, plain = tiny(masked=True), tiny()
+    plain.load_state_dict(model.state_dict())
+    x, mask = torch.randn(2, 3, 16, 16), torch.full((2, 1, 16, 16), -1.0)
+    mask[0, :, 4:12, 8:16] = 0
+    mask[1, :, :4, :8] = 0
+    tokens = plain.norm(plain.blocks(plain._tokens(x)))
+    found = model(torch.cat([x, mask], 1))
+    torch.testing.assert_close(found[0], tokens[0, [6, 7, 10, 11]].mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[1], tokens[1, [0, 1]].mean(0), rtol=1e-5, atol=1e-6)
+    hidden = mask.clone()
+    hidden[:, :, 12:, :4] = 1
+    without = model(torch.cat([x, hidden], 1))
+    assert not torch.allclose(without, found), "what is hidden is missing from the rest"
+    x[:, :, 12:, :4] += 100
+    assert torch.equal(model(torch.cat([x, hidden], 1)), without), "and nothing of it reaches the feature"
+
+
+def test_something_must_be_left_to_describe() -> None:
+    x, mask = torch.randn(2, 3, 16, 16), torch.full((2, 1, 16, 16), -1.0)
+    with pytest.raises(UsageError, match="no patch to describe"):
+        tiny(masked=True)(torch.cat([x, mask], 1))
+    mask[:, :, :4] = 0
+    with pytest.raises(UsageError, match="extra token"):
+        tiny(masked=True, pool="cls")(torch.cat([x, mask], 1))

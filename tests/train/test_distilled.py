@@ -63,8 +63,18 @@ def test_healthy_runs_raise_no_alarm(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "missing"),
-    [("byol", {"predictor": False, "momentum": (0.9, 0.9)}), ("byol", {"stop": False}), ("simsiam", {"predictor": False}), ("simsiam", {"stop": False})],
-    ids=["BYOL without predictor", "BYOL without teacher", "SimSiam without predictor", "SimSiam without stop-gradient"],
+    [
+        ("byol", {"predictor": False, "momentum": (0.9, 0.9)}),
+        ("byol", {"stop": False}),
+        ("simsiam", {"predictor": False}),
+        ("simsiam", {"stop": False}),
+    ],
+    ids=[
+        "BYOL without predictor",
+        "BYOL without teacher",
+        "SimSiam without predictor",
+        "SimSiam without stop-gradient",
+    ],
 )
 def test_without_what_keeps_it_from_collapsing_it_does_and_is_named(
     tmp_path: Path, name: str, missing: dict[str, Any]
