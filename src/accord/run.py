@@ -127,15 +127,24 @@ def open_run(path: Path) -> Run:
         ArtifactError: if its checkpoints are damaged.
     """
     recipe = read_recipe(path)
-    assert recipe.data.shape is not None
     torch.manual_seed(0)  # weights are overwritten; the generator of the caller's process starts the same everywhere
-    pairing = build.pairing(recipe)
-    zeros = torch.zeros(1, *recipe.data.shape, dtype=torch.float32 if recipe.data.kind == "vector" else torch.uint8)
-    x, y = (build.placeholder(plain(zeros).shape[1:]) for plain in (pairing.plain, pairing.plain_y))
-    objective = build.objective(recipe, x, y)
+    objective, pairing = unfilled(recipe)
     load_weights(path, objective)
     objective.eval()
     return Run(path, recipe, objective.model, build.in_units(pairing, objective.model))
+
+
+def unfilled(recipe: Recipe) -> tuple[Objective, Pairing]:
+    """The objective of a resolved recipe, and its pairs, with nothing taken from data yet.
+
+    Raises:
+        UsageError: for parts that do not fit each other or the data.
+    """
+    assert recipe.data.shape is not None
+    pairing = build.pairing(recipe)
+    zeros = torch.zeros(1, *recipe.data.shape, dtype=torch.float32 if recipe.data.kind == "vector" else torch.uint8)
+    x, y = (build.placeholder(plain(zeros).shape[1:]) for plain in (pairing.plain, pairing.plain_y))
+    return build.objective(recipe, x, y), pairing
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -251,3 +251,65 @@ def test_a_number_of_steps_that_is_too_small(tmp_path: Path, wanted: Ask) -> Non
     with pytest.raises(UsageError, match="too short") as caught:
         compare(wanted(tmp_path / "c", budget="5"), Terminal(as_json=True), perform=Here())
     assert caught.value.code == "E273"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--principles", "vicreg,sigregg"), "E270", "did you mean 'sigreg'?"),
+        (("--principles", "vicreg,vicreg"), "E271", "vicreg is named twice"),
+        (("--principles", "vicreg,sigreg", "--seeds", "0"), "E272", "--seeds 0"),
+        (("--principles", "vicreg,sigreg", "--budget", "0.2s"), "E273", "too short"),
+        (("--principles", "vicreg,sigreg", "--budget", "soon"), "E25", "soon"),
+        (("--principles", "vicreg,sigreg", "--set", "optimizer.learning_rate=0"), "E204", "learning_rate"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(
+    arguments: tuple[str, ...], code: str, says: str, accord: Callable[..., Any], tmp_path: Path
+) -> None:
+    outcome = accord("compare", "digits", *arguments, "--out", tmp_path / "c", "--json")
+    assert outcome.code == 2
+    assert outcome.json["error"].startswith(code) and says in f"{outcome.json['message']} {outcome.json['help']}"
+    assert "help: " in outcome.err and "Traceback" not in outcome.err
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_source_that_is_not_there(accord: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = accord("compare", tmp_path / "nowhere", "--principles", "all", "--out", tmp_path / "c", "--json")
+    assert outcome.code == 2 and outcome.json["error"] == "E220"
+
+
+def test_pairs_of_columns_and_no_labels(tmp_path: Path) -> None:
+    small = ["encoder.hidden=[32]", "projector.hidden=[32]", "projector.dim=8", "training.batch_size=64"]
+    given = wanted_forks(tmp_path / "c", small)
+    state = compare(given, Terminal(as_json=True), perform=Here())
+    assert [run["status"] for run in state["runs"]] == ["done", "done"]
+    assert "linear" not in state["means"]["sigreg"] and "recall@1" in state["means"]["sigreg"]
+    assert "pixels" not in state["means"]
+
+
+def wanted_forks(out: Path, settings: list[str]) -> Wanted:
+    return Wanted(
+        source="forks:m=2,n=400",
+        principles="sigreg,vicreg",
+        budget="12",
+        equal="steps",
+        seeds=1,
+        settings=settings,
+        out=out,
+    )
+
+
+@pytest.mark.slow
+def test_digits_from_the_command_line_with_processes(accord: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    arguments = ("--principles", "vicreg,sigreg", "--equal", "passes", "--budget", "6000", "--seeds", "1", "--out", out)
+    outcome = accord("compare", "digits", *arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    runs = outcome.json["runs"]
+    assert [run["status"] for run in runs] == ["done", "done"]
+    assert runs[0]["steps"] > runs[1]["steps"], "slices cost SIGReg some of its steps"
+    assert runs[0]["passes"] == pytest.approx(runs[1]["passes"], rel=0.1)
+    assert all(1e8 < run["peak_memory"] < 2e9 for run in runs)
+    assert "One seed has no interval" in " ".join(outcome.json["words"])
+    assert (out / "compare.html").stat().st_size > 10_000

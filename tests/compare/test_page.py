@@ -113,9 +113,14 @@ def test_settings_and_what_is_not_equal(page: Any, out: Path) -> None:
         ["SIGReg", "weight 0.5", "cost cosine", "–"],
     ]
     assert "another encoder" not in text(part(page, "verdict"))
-    change(out, lambda v: v["principles"][2].update(encoder="vit_tiny"))
-    said = text(part(parsed(write_comparison(out)), "verdict"))
-    assert "Barlow Twins uses another encoder (ViT tiny) than VICReg (multi-scale network)" in said
+    other = {"encoder.name": "vit_tiny", "pairing.name": "masked_blocks"}
+    change(out, lambda v: v["principles"][2].update(encoder="vit_tiny", differs=other))
+    page = parsed(write_comparison(out))
+    said = text(part(page, "verdict"))
+    assert "Barlow Twins uses another encoder (ViT tiny) and other pairs than VICReg" in said
+    assert "VICReg is better than SIGReg at finding the right y first" in said, "Barlow Twins is not ranked there"
+    held = rows(page, "differences")[2]
+    assert held[1].startswith("● −") and held[4:] == ["–"] * 5, "probes are, energies are not"
 
 
 def test_differences_are_to_the_reference(page: Any) -> None:

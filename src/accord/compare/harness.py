@@ -28,7 +28,7 @@ from accord.compare.process import Perform, in_process
 from accord.compare.results import baselines_of, evaluation_of, run_of
 from accord.compare.show import show, told
 from accord.data.samples import Samples
-from accord.errors import UsageError
+from accord.errors import Interrupted, UsageError
 from accord.recipe import Recipe
 from accord.report.compare_numbers import tables
 from accord.report.compare_page import PAGE, write_comparison
@@ -56,15 +56,22 @@ def compare(wanted: Wanted, terminal: Terminal, *, perform: Perform = in_process
         Interrupted: by a signal, after what was being done is saved; the same command goes on.
         EnvironmentFault: disk, rights; nothing that is finished is lost.
     """
-    names, amount = check(wanted)
-    found, samples = recipes(wanted, names)
+    asked, amount = check(wanted)
+    found, samples, left_out = recipes(wanted, asked)
+    names = tuple(found)
     say_data(samples, found[names[0]], terminal)
+    for line in left_out:
+        terminal.say(f"note: {line}")
     settings = _settings(wanted, names, found, samples)
     out = folder_for(wanted.out, wanted.source, settings)
     with stop_on_signals() as stop, opened(out, settings):
         comparison = Comparison(wanted, names, amount, found, samples, settings, out, terminal, stop, perform)
         comparison.write()
-        comparison.carry_out()
+        try:
+            comparison.carry_out()
+        except Interrupted:
+            comparison.write()  # what was begun is told as such
+            raise
         state = comparison.write()
     show(state, terminal)
     terminal.say(f"\nall of it, with pictures: {out / PAGE}")

@@ -14,6 +14,7 @@ from accord.errors import UsageError
 from accord.recipe import Recipe
 from accord.recipe_objective import ObjectiveSection
 from accord.resolve import LENGTHS, read_settings, resolve
+from accord.run import unfilled
 from accord.train.schedule import seconds_of
 
 EQUAL = ("seconds", "steps", "passes")
@@ -81,8 +82,8 @@ def principles() -> tuple[str, ...]:
     return tuple(name for section in sections for name in get_args(section.model_fields["name"].annotation))
 
 
-def chosen(text: str) -> tuple[str, ...]:
-    """The principles a user names: recipe names, other names for them, groups, or "all".
+def chosen(text: str) -> dict[str, str]:
+    """The principles a user names, each with the word it was named by: recipe names, other names for them, groups, or "all".
 
     Raises:
         UsageError: for an unknown name, with the closest known one; for one that is named twice; for none.
@@ -99,7 +100,7 @@ def chosen(text: str) -> tuple[str, ...]:
                     code="E271",
                 )
             found[name] = word
-    return tuple(found)
+    return found
 
 
 def _meant(word: str) -> tuple[str, ...]:
@@ -129,8 +130,14 @@ def group_of(principle: str) -> str:
     return next(group for group, members in presets_tuning.GROUPS.items() if principle in members)
 
 
-def check(wanted: Wanted) -> tuple[tuple[str, ...], Amount]:
-    """The principles, the reference first, and how much each run gets, before any data is read.
+def one_of_many(word: str) -> bool:
+    """Whether a word names a group, or all."""
+    name = word.lower().replace("-", "_")
+    return presets_tuning.ALIASES.get(name, name) in ("all", *presets_tuning.GROUPS)
+
+
+def check(wanted: Wanted) -> tuple[dict[str, str], Amount]:
+    """The principles and how each was named, the reference first, and how much each run gets, before any data is read.
 
     Raises:
         UsageError: for what is unknown or out of bounds.
@@ -165,13 +172,14 @@ def check(wanted: Wanted) -> tuple[tuple[str, ...], Amount]:
             help=f"name one of {', '.join(names)}",
             code="E275",
         )
-    return (reference, *(name for name in names if name != reference)), amount
+    return {reference: names.pop(reference), **names}, amount
 
 
-def recipes(wanted: Wanted, names: Sequence[str]) -> tuple[dict[str, Recipe], Samples]:
-    """The resolved recipe of each principle, still without its length, and the samples.
+def recipes(wanted: Wanted, names: Mapping[str, str]) -> tuple[dict[str, Recipe], Samples, list[str]]:
+    """The resolved recipe of each principle, still without its length, the samples, and which principles were left out, and why.
 
-    The encoder, the pairs and the optimiser are those of the user's recipe, or of the preset that suits the data.
+    The encoder, the pairs and the optimiser are those of the user's recipe, or of the preset that suits the data. A principle of a
+    group that does not suit them is left out; one that was named itself is refused.
 
     Raises:
         UsageError: for a setting that is unknown, out of bounds, or not of every principle.
@@ -182,14 +190,24 @@ def recipes(wanted: Wanted, names: Sequence[str]) -> tuple[dict[str, Recipe], Sa
     given["training"] = {"on_collapse": "warn", **training, "steps": 1}
     own = given.pop("objective", {})
     found: dict[str, Recipe] = {}
-    for name in names:
+    refused: dict[str, UsageError] = {}
+    for name, word in names.items():
         section = {**own, "name": name} if own.get("name", name) == name else {"name": name}
-        resolved, samples = resolve(wanted.source, {**given, "objective": section}, preset)
+        try:
+            resolved, samples = resolve(wanted.source, {**given, "objective": section}, preset)
+            unfilled(resolved)
+        except UsageError as error:
+            if not one_of_many(word) or error.code == "E220":  # there is no such source
+                raise
+            refused[name] = error
+            continue
         data = resolved.data
         if data.split_seed is None:
             data = data.model_copy(update={"split_seed": resolved.training.seed})
         found[name] = resolved.model_copy(update={"data": data})
-    return found, samples
+    if not found:
+        raise next(iter(refused.values()))
+    return found, samples, [f"{name} is left out: {error.message}" for name, error in refused.items()]
 
 
 def with_length(recipe: Recipe, *, seconds: float | None = None, steps: int | None = None, seed: int) -> Recipe:

@@ -86,7 +86,8 @@ class Results:
 
     principles: the reference first. seeds: of the runs. values: what is there. failed: of a principle, how its runs that have no
     figures ended, and how many. collapsed: of a principle, the verdicts on runs that have figures. amount: what each run got, in
-    words. open: runs that are still to come.
+    words. open: runs that are still to come. other_pairs: principles whose pairs are not those of the reference, so that their energies
+    and ranks are of other questions.
     """
 
     principles: Sequence[str]
@@ -96,13 +97,18 @@ class Results:
     collapsed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     amount: str = ""
     open: int = 0
+    other_pairs: frozenset[str] = frozenset()
 
     def of(self, metric: str, row: str) -> list[float]:
         """The values of a row, in the order of seeds."""
         return [value for _, value in sorted(self.values.get(metric, {}).get(row, {}).items())]
 
     def complete(self, metric: str, row: str) -> bool:
-        """Whether every seed has a value: a mean over those that did not fail would flatter."""
+        """Whether a row can be held against others: it has a value for every seed (a mean over those that did not fail would flatter),
+        and, where energies are measured, of the same pairs.
+        """
+        if row in self.other_pairs and metric not in PROBES:
+            return False
         return set(self.seeds) <= set(self.values.get(metric, {}).get(row, {}))
 
     def alive(self, row: str) -> bool:

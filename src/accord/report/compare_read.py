@@ -70,6 +70,7 @@ def results_of(view: View) -> Results:
         collapsed,
         view.text("amount") or "",
         sum(required(run, "status") in UNFINISHED for run in runs),
+        other_pairs(view),
     )
 
 
@@ -98,13 +99,26 @@ def mean_of(view: View, principle: str, key: str) -> float | None:
     return fmean(known) if known else None
 
 
+def other_pairs(view: View) -> frozenset[str]:
+    """Principles whose pairs are not those of the reference."""
+    return frozenset(required(one, "name") for one in view.views("principles") if differs(one, "pairing."))
+
+
+def differs(principle: View, part: str) -> bool:
+    """Whether a part of the recipe of a principle is not that of the reference."""
+    return any(key.startswith(part) for key in principle.view("differs").values)
+
+
 def unlike(view: View) -> list[str]:
-    """Sentences about principles whose encoder is not that of the reference: what is compared then is more than a principle."""
-    principles = view.views("principles")
-    first = principles[0].text("encoder") if principles else None
-    return [
-        f"{named(required(one, 'name'))} uses another encoder ({named(one.text('encoder'))}) than {named(required(principles[0], 'name'))} "
-        f"({named(first)}): what differs is not the principle alone."
-        for one in principles
-        if one.text("encoder") != first
-    ]
+    """Sentences about principles with another encoder or other pairs than the reference: what is compared then is more than a principle."""
+    said, principles = [], view.views("principles")
+    for one in principles:
+        encoder, pairs = differs(one, "encoder."), differs(one, "pairing.")
+        what = [f"another encoder ({named(one.text('encoder'))})"] * encoder + ["other pairs"] * pairs
+        if what:
+            rest = " Its energies and retrieval are of those pairs and are not ranked." if pairs else ""
+            said.append(
+                f"{named(required(one, 'name'))} uses {' and '.join(what)} than {named(required(principles[0], 'name'))}: what differs is "
+                f"not the principle alone.{rest}"
+            )
+    return said
