@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from accord import build, recipe_toml
+from accord import build, build_objective, recipe_toml
 from accord.data.augment import Augmentation
 from accord.data.random import Draws
 from accord.errors import UsageError
@@ -156,3 +156,18 @@ def test_an_unknown_recipe_is_refused_with_the_closest_name() -> None:
     with pytest.raises(UsageError) as caught:
         read_settings("digit", [], {}, None)
     assert "did you mean 'digits'?" in (caught.value.help or "")
+
+
+@pytest.mark.parametrize("principle", ["contrastive_divergence", "score_matching"])
+def test_a_principle_that_takes_y_as_data_gets_y_as_data(principle: str) -> None:
+    recipe, _ = resolve("ellipse", {"objective": {"name": principle}}, None)
+    assert recipe.encoder_y is not None and recipe.encoder_y.name == "identity"
+    assert recipe.projector.dim == 2
+    assert set(build_objective.terms(recipe)) == {principle}
+    trained = {"objective": {"name": principle}, "encoder_y": {"name": "mlp"}}
+    recipe, _ = resolve("ellipse", trained, None)
+    with pytest.raises(UsageError, match="takes its embeddings as data") as caught:
+        build_objective.terms(recipe)
+    assert caught.value.code == "E219"
+    with pytest.raises(UsageError, match="'identity'"):
+        build.model(resolve("digits", {"objective": {"name": principle}}, None)[0], build.placeholder((1,)))

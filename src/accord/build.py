@@ -141,7 +141,8 @@ def _projector(recipe: r.Recipe, width: int) -> nn.Module:
     if section.bottleneck is not None:
         bottleneck = Projector(width, section.bottleneck, hidden=hidden)
         return nn.Sequential(bottleneck, Prototypes(section.bottleneck, section.dim))
-    return Projector(width, section.dim, hidden=hidden, final_norm=recipe.objective.name == "barlow_twins")
+    name = recipe.objective.name
+    return Projector(width, section.dim, hidden=hidden, final_norm=name == "barlow_twins", rectified=name == "rdmreg")
 
 
 def _identity(recipe: r.Recipe, standardize: Standardize, shape: Shape) -> Encoder:

@@ -10,9 +10,11 @@ from accord.model.energy import Cost, cosine, smooth_l1, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.contrastive import (
     align_uniform,
+    contrastive_divergence,
     dcl,
     info_nce,
     logistic,
+    score_matching,
     siamese,
     siglip,
     spectral,
@@ -23,16 +25,19 @@ from accord.objective.distillation import byol, dino, distilled, jepa, simsiam
 from accord.objective.latent_terms import UsageEntropy
 from accord.objective.loss import Objective, Terms
 from accord.objective.negatives import InBatch, Mined, Negatives, Sampled
-from accord.objective.principles import barlow_twins, sigreg, vicreg, visreg
+from accord.objective.principles import barlow_twins, coding_rate, mmcr, rdmreg, sigreg, vicreg, visreg
 from accord.recipe import Recipe
 from accord.recipe_latent import CodebookLatent
-from accord.recipe_objective import DINO, Contrastive, Distilled
+from accord.recipe_objective import DINO, Contrastive, ContrastiveDivergence, Distilled, ScoreMatching
 
 PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "vicreg": vicreg,
     "barlow_twins": barlow_twins,
     "sigreg": sigreg,
     "visreg": visreg,
+    "mmcr": mmcr,
+    "coding_rate": coding_rate,
+    "rdmreg": rdmreg,
     "info_nce": info_nce,
     "dcl": dcl,
     "siglip": siglip,
@@ -42,6 +47,8 @@ PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "logistic": logistic,
     "spectral": spectral,
     "align_uniform": align_uniform,
+    "contrastive_divergence": contrastive_divergence,
+    "score_matching": score_matching,
     "byol": byol,
     "simsiam": simsiam,
     "dino": dino,
@@ -86,8 +93,14 @@ def cost(recipe: Recipe) -> Cost:
 
 
 def terms(recipe: Recipe) -> Terms:
-    """What a recipe's model is trained by: the terms of its principle, and the care for codes if it asks for it."""
+    """What a recipe's model is trained by: the terms of its principle, and the care for codes if it asks for it.
+
+    Raises:
+        UsageError: for a principle that takes the embeddings of y as data where they are trained.
+    """
     section = recipe.objective
+    if isinstance(section, ContrastiveDivergence | ScoreMatching):
+        _require_given_y(recipe)
     options = section.model_dump(exclude={"name", *Contrastive.model_fields})
     if isinstance(section, Contrastive):
         options["negatives"] = negatives(section)
@@ -108,3 +121,17 @@ def negatives(section: Contrastive) -> Negatives:
             return Sampled(section.count)
         case mode:
             return Mined(section.count, mode=mode)
+
+
+def _require_given_y(recipe: Recipe) -> None:
+    """The embeddings of y are the data themselves."""
+    encoder = recipe.encoder_y or recipe.encoder
+    if encoder is None or encoder.name == "identity":
+        return
+    raise UsageError(
+        f"{recipe.objective.name} moves through the space of y and takes its embeddings as data: an encoder of y that is trained could "
+        "make all of them the same",
+        where="encoder_y.name",
+        help="set encoder_y.name=identity and projector.dim to the number of columns of y (vectors only), or use info_nce",
+        code="E219",
+    )

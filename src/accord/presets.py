@@ -130,6 +130,8 @@ ON_THE_SPHERE: Table = {"cost": "cosine"}
 TEACHER: Table = {"name": "moving_average", "momentum": [0.99, 1.0]}
 
 GOES_WITH: dict[str, Table] = {
+    "mmcr": ON_THE_SPHERE,
+    "coding_rate": ON_THE_SPHERE,
     "info_nce": ON_THE_SPHERE,
     "dcl": ON_THE_SPHERE,
     "siglip": ON_THE_SPHERE,
@@ -139,6 +141,8 @@ GOES_WITH: dict[str, Table] = {
     "logistic": ON_THE_SPHERE,
     "spectral": ON_THE_SPHERE,
     "align_uniform": ON_THE_SPHERE,
+    "contrastive_divergence": {"encoder_y": {"name": "identity"}},
+    "score_matching": {"encoder_y": {"name": "identity"}},
     "byol": {"encoder_y": TEACHER, "predictor": {"name": "mlp"}, "cost": "cosine"},
     "simsiam": {"encoder_y": {"name": "stop_gradient"}, "predictor": {"name": "mlp"}, "cost": "cosine"},
     "dino": {"encoder_y": TEACHER, "projector": {"bottleneck": 64, "dim": 256}, "cost": "centred_divergence"},

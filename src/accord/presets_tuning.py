@@ -20,6 +20,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "logistic",
         "spectral",
         "align_uniform",
+        "contrastive_divergence",
+        "score_matching",
     ),
     "distilled": ("byol", "simsiam", "dino", "jepa"),
     "generative": ("autoencoder", "masked_autoencoder", "pixel_predictor"),
@@ -61,6 +63,11 @@ KNOBS: dict[str, Knob] = {
     "square_square": Knob("margin", (0.5, 1.5)),
     "logistic": Knob("temperature", (0.3, 0.1)),
     "spectral": Knob("mu", (0.3, 3.0)),
+    "mmcr": Knob("local", (0.05, 0.0)),
+    "coding_rate": Knob("invariance", (50.0, 800.0)),
+    "rdmreg": Knob("weight", (60.0, 1000.0)),
+    "contrastive_divergence": Knob("noise", (0.03, 0.3)),
+    "score_matching": Knob("sigma", (0.1, 0.4)),
     "align_uniform": Knob("t", (1.0, 4.0)),
 }
 """The weight, temperature or margin that matters most in each principle."""

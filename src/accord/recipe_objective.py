@@ -41,6 +41,32 @@ class VISReg(Section):
     slices: Count = 4096
 
 
+class MMCR(Section):
+    """Yerxa, Kuang, Simoncelli, Chung 2023, arXiv:2303.03307."""
+
+    name: Literal["mmcr"]
+    local: NotNegative = 5e-3
+
+
+class CodingRate(Section):
+    """Yu et al. 2020, arXiv:2006.08558; Tong, Chen, Ma, LeCun 2023, arXiv:2304.03977 (EMP-SSL)."""
+
+    name: Literal["coding_rate"]
+    invariance: NotNegative = 200.0
+    eps: Positive = 0.2
+
+
+class RDMReg(Section):
+    """Kuang et al. 2026, arXiv:2602.01456: rectified embeddings, which are sparse."""
+
+    name: Literal["rdmreg"]
+    invariance: NotNegative = 25.0
+    weight: NotNegative = 250.0
+    mu: Finite = 0.0
+    p: Positive = 1.0
+    slices: Count = 1024
+
+
 class Contrastive(Section):
     """What principles with negatives have in common: all others of the batch, `count` at random, or the `count` of lowest energy."""
 
@@ -117,6 +143,25 @@ class AlignUniform(Section):
     t: Positive = 2.0
 
 
+class ContrastiveDivergence(Section):
+    """Hinton 2002: for a y that is its own embedding (encoder_y.name = "identity")."""
+
+    name: Literal["contrastive_divergence"]
+    steps: Count = 20
+    step_size: Positive = 0.5
+    noise: NotNegative = 0.1
+    alpha: NotNegative = 0.1
+
+
+class ScoreMatching(Section):
+    """Vincent 2011: for a y that is its own embedding (encoder_y.name = "identity")."""
+
+    name: Literal["score_matching"]
+    sigma: Positive = 0.2
+    beta: Positive | None = None
+
+
+GivenYSection = ContrastiveDivergence | ScoreMatching
 ContrastiveSection = InfoNCE | DCL | SigLIP | Triplet | Siamese | SquareSquare | Logistic | Spectral | AlignUniform
 
 
@@ -156,6 +201,8 @@ class JEPA(Distilled):
 
 DistilledSection = BYOL | SimSiam | DINO | JEPA
 
+RegularizedSection = VICReg | BarlowTwins | SIGReg | VISReg | MMCR | CodingRate | RDMReg
+
 ObjectiveSection = Annotated[
-    VICReg | BarlowTwins | SIGReg | VISReg | ContrastiveSection | DistilledSection, Field(discriminator="name")
+    RegularizedSection | ContrastiveSection | GivenYSection | DistilledSection, Field(discriminator="name")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def named(samples: Samples) -> bool:
 
 
 def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """What follows from the rest: an encoder for y where x and y are of two kinds, a predictor where there is z, how z is found."""
+    """What follows from the rest: an encoder for y where x and y are of two kinds, a predictor where there is z, how z is found, and the
+    width of embeddings where y is its own.
+    """
     alike = build.pairing(recipe).alike
     encoder_y, predictor = recipe.encoder_y, recipe.predictor
     if not alike:
@@ -93,7 +96,10 @@ def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
             predictor = predictor.model_copy(update={"name": "dictionary"})
         elif not alike or recipe.latent.name != "deterministic":
             predictor = predictor.model_copy(update={"name": "mlp"})
-    recipe = recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor})
+    projector = recipe.projector
+    if encoder_y is not None and encoder_y.name == "identity" and "dim" not in given.get("projector", {}):
+        projector = projector.model_copy(update={"dim": math.prod(build.forms(recipe)[1])})  # y is its own embedding
+    recipe = recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor, "projector": projector})
     return recipe.model_copy(update={"minimizer": recipe.minimizer or build.how_z_is_found(recipe)})
 
 

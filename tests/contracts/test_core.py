@@ -37,7 +37,7 @@ from accord.objective.contrastive import (
 )
 from accord.objective.loss import Inference, Objective, free_energy
 from accord.objective.negatives import Mined, Sampled
-from accord.objective.principles import barlow_twins, regularized, sigreg, vicreg, visreg
+from accord.objective.principles import barlow_twins, coding_rate, mmcr, rdmreg, regularized, sigreg, vicreg, visreg
 
 DIM, BATCH, LATENT = 5, 6, 3
 
@@ -288,6 +288,9 @@ PRINCIPLES = {
     "barlow_twins": barlow_twins,
     "sigreg": lambda: sigreg(slices=16),
     "visreg": lambda: visreg(slices=16),
+    "mmcr": mmcr,
+    "coding_rate": coding_rate,
+    "rdmreg": lambda: rdmreg(slices=16),
     "info_nce": info_nce,
     "info_nce within": lambda: info_nce(within=True),
     "info_nce, sampled": lambda: info_nce(negatives=Sampled(3)),
@@ -318,7 +321,7 @@ def test_gradients_reach_every_parameter_and_no_frozen_one(principle: str, share
     assert set(loss.terms) == set(terms)
     assert loss.total.item() == pytest.approx(sum(w * loss.terms[n].item() for n, (w, _) in terms.items()), rel=1e-10)
     assert not any(value.requires_grad for value in loss.terms.values())
-    unused = ("predictor", "latent") if principle == "barlow_twins" else ()
+    unused = {"barlow_twins": ("predictor", "latent"), "mmcr": ("latent",)}.get(principle, ())
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             assert parameter.grad is None, name

@@ -38,7 +38,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     return [dict(np.load(folder / f"rank-{rank}.npz")) for rank in range(2)]
 
 
-LOCAL = ("variance", "covariance", "sigreg", "BatchNorm1d", "contrast", "uniformity")
+LOCAL = ("variance", "covariance", "sigreg", "BatchNorm1d", "contrast:", "uniformity", "centroid", "coding rate")
 
 
 @pytest.mark.parametrize("name", worker.CASES)

@@ -24,7 +24,19 @@ from accord.model.mlp import MLP
 from accord.model.predictor import IdentityPredictor, MLPPredictor
 from accord.model.projector import Projector
 from accord.model.teacher import MovingAverage
-from accord.objective import contrast, contrastive, distillation, negatives, principles, regularizers, uniformity
+from accord.objective import (
+    chains,
+    contrast,
+    contrastive,
+    distillation,
+    negatives,
+    principles,
+    rectified,
+    regularizers,
+    temporal,
+    uniformity,
+    volume,
+)
 from accord.objective.loss import Inference, Terms
 from accord.objective.slices import directions
 
@@ -110,7 +122,7 @@ def objective(terms: Callable[[], Terms], *, dim: int = 6, final_norm: bool = Fa
 
 
 def compared(
-    make: Callable[[], nn.Module], *, codes: int = 0, action_dim: int = 0, views: int = 0
+    make: Callable[[], nn.Module], *, codes: int = 0, action_dim: int = 0, views: int = 0, fixed_y: bool = False
 ) -> Callable[[slice], Result]:
     """A term that compares every x with every y of all ranks, three times: fresh negatives are the same on any number of ranks."""
 
@@ -132,8 +144,9 @@ def compared(
         for step in range(3):
             energy = model.energy(x, y, action[:, :action_dim] if action_dim else None)
             value = term(Inference(energy, model.minimizer(energy), model.minimizer))
-            dx, dy = torch.autograd.grad(value, (x, y))
-            result |= {f"same:value{step}": value.detach(), f"mean:dx{step}": dx.movedim(-2, 0), f"mean:dy{step}": dy}
+            dx, dy = torch.autograd.grad(value, (x, y), allow_unused=fixed_y)
+            result |= {f"same:value{step}": value.detach(), f"mean:dx{step}": dx.movedim(-2, 0)}
+            result |= {} if fixed_y else {f"mean:dy{step}": dy}
         return result
 
     return case
@@ -193,6 +206,13 @@ def reduced(part: slice) -> Result:
     return {"mean:dx": x.grad}
 
 
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    """With the same weights on each rank."""
+    torch.manual_seed(0)
+    return make()
+
+
+TARGET = rectified.rectified_gaussian(14, 6)
 A6, A20 = directions(6, 32, 3), directions(20, 32, 3)
 CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
     "all_reduce_sum": (UNEVEN, reduced),
@@ -228,6 +248,24 @@ CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
         UNEVEN,
         compared(lambda: contrast.Contrast(contrast.InfoNCE(), negatives.Sampled(3), within=True, chunk=1)),
     ),
+    "contrastive divergence": (UNEVEN, compared(lambda: chains.ContrastiveDivergence(steps=2), codes=3, fixed_y=True)),
+    "contrastive divergence, persistent": (
+        UNEVEN,
+        compared(lambda: chains.ContrastiveDivergence(steps=2, buffer=20, dim=4, restart=0.5), fixed_y=True),
+    ),
+    "score matching": (UNEVEN, compared(chains.ScoreMatching, codes=3, fixed_y=True)),
+    "inverse dynamics": (UNEVEN, compared(lambda: seeded(lambda: temporal.InverseDynamics(4, 2)), action_dim=2)),
+    "slowness": (UNEVEN, statistic(lambda x, y: temporal.slowness(torch.stack([x, y], -2)), 6)),
+    "straightening": (UNEVEN, statistic(lambda x, y: temporal.straightening(torch.stack([x, y, x * y], -2)), 6)),
+    "centroid norm": (UNEVEN, statistic(lambda x, y: volume.centroid_norm(x - 9), 6, views=2)),
+    "centroid norm, n < d": (UNEVEN, statistic(lambda x, y: volume.centroid_norm(x - 9), 20, views=2)),
+    "local norm": (UNEVEN, statistic(lambda x, y: volume.local_norm(x - 9), 6, views=2)),
+    "coding rate": (UNEVEN, statistic(lambda x, y: volume.coding_rate(x - 9), 6, views=2)),
+    "coding rate, n < d": (UNEVEN, statistic(lambda x, y: volume.coding_rate(x - 9), 20)),
+    "sliced wasserstein": (UNEVEN, statistic(lambda x, y: rectified.sliced_wasserstein(x, TARGET, A6), 6, views=2)),
+    "mmcr objective": (UNEVEN, objective(principles.mmcr)),
+    "coding_rate objective": (UNEVEN, objective(principles.coding_rate)),
+    "rdmreg objective": (UNEVEN, objective(lambda: principles.rdmreg(slices=64))),
     "info_nce objective": (UNEVEN, objective(contrastive.info_nce)),
     "siglip objective": (UNEVEN, objective(contrastive.siglip)),
     "triplet objective": (UNEVEN, objective(contrastive.triplet)),

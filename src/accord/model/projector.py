@@ -26,6 +26,7 @@ class Projector(nn.Module):
         norm: layer after each hidden linear map, made from its width; None for none. A linear map before it has no bias.
         final_norm: end with a batch norm without scale and shift. For Barlow Twins: then the mean squared error of two
             embeddings is 2 (1 - mean_i C_ii) with C their cross-correlation, so that the served energy is what was trained.
+        rectified: end with a ReLU. For RDMReg: embeddings that are 0 in most places.
 
     Raises:
         UsageError: a width below 1.
@@ -41,6 +42,7 @@ class Projector(nn.Module):
         hidden: tuple[int, ...] = (2048,),
         norm: Norm | None = BatchNorm1d,
         final_norm: bool = False,
+        rectified: bool = False,
     ):
         super().__init__()
         if min(feature_dim, dim, *hidden) < 1:
@@ -55,6 +57,8 @@ class Projector(nn.Module):
         layers.append(nn.Linear(width, dim, bias=not final_norm))
         if final_norm:
             layers.append(BatchNorm1d(dim, affine=False))
+        if rectified:
+            layers.append(nn.ReLU())
         self.net = nn.Sequential(*layers)
 
     def forward(self, features: Float[Tensor, "batch feature"]) -> Float[Tensor, "batch dim"]:

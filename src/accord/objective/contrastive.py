@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import not_negative
+from accord.objective.chains import ContrastiveDivergence, ScoreMatching
 from accord.objective.contrast import (
     Contrast,
     Decoupled,
@@ -174,6 +175,40 @@ def align_uniform(*, alignment: float = 1.0, uniformity: float = 1.0, t: float =
     """
     not_negative(alignment=alignment, uniformity=uniformity)
     return {"free_energy": (2 * alignment, free_energy), "uniformity": (uniformity, Uniformity(t))}
+
+
+def contrastive_divergence(
+    *,
+    steps: int = 20,
+    step_size: float = 0.5,
+    noise: float = 0.1,
+    alpha: float = 0.1,
+    buffer: int = 0,
+    dim: int = 0,
+    seed: int = 0,
+) -> Terms:
+    r"""Contrastive divergence: $F^+ - F^- + \alpha ((F^+)^2 + (F^-)^2)$, negatives made by steps downhill from $s_y$.
+
+    For a y whose encoder is fixed; see `ContrastiveDivergence`, also for the arguments. Hinton 2002; Du, Mordatch 2019, arXiv:1903.08689.
+
+    Raises:
+        UsageError: a number that is out of bounds.
+    """
+    term = ContrastiveDivergence(
+        steps=steps, step_size=step_size, noise=noise, alpha=alpha, buffer=buffer, dim=dim, seed=seed
+    )
+    return {"contrastive_divergence": (1.0, term)}
+
+
+def score_matching(*, sigma: float = 0.2, beta: float | None = None, seed: int = 0) -> Terms:
+    r"""Denoising score matching, $\mathbb E \lVert \beta\, \partial F(s_y + \sigma \epsilon) / \partial s_y - \epsilon / \sigma \rVert^2$.
+
+    For a y whose encoder is fixed; see `ScoreMatching`, also for the arguments. Vincent 2011.
+
+    Raises:
+        UsageError: a number that is not above 0.
+    """
+    return {"score_matching": (1.0, ScoreMatching(sigma=sigma, beta=beta, seed=seed))}
 
 
 def contrastive(model: JointEmbedding, principle: Terms | None = None) -> Objective:

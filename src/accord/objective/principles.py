@@ -13,6 +13,7 @@ from torch import Tensor
 from accord.errors import UsageError
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Inference, Objective, Terms, free_energy
+from accord.objective.rectified import RDMReg
 from accord.objective.regularizers import (
     BarlowOffDiagonal,
     BarlowOnDiagonal,
@@ -23,6 +24,7 @@ from accord.objective.regularizers import (
     SlicedShape,
     Variance,
 )
+from accord.objective.volume import CentroidNorm, CodingRate, CosineToMean, LocalNorm
 
 
 def vicreg(
@@ -116,6 +118,76 @@ def visreg(*, weight: float = 0.9, slices: int = 4096, seed: int = 0) -> Terms:
         "center": (weight, Center()),
         "scale": (weight, Scale()),
         "shape": (weight, SlicedShape(slices=slices, seed=seed)),
+    }
+
+
+def mmcr(*, local: float = 5e-3) -> Terms:
+    r"""MMCR: $-\lVert C \rVert_* + \lambda \frac1N \sum_i \lVert Z_i \rVert_*$, centroids that fill the space, views that agree.
+
+    Views of y are its embedding and the predictions of it, at length 1: with no predictor, those of x and y. For the cost `cosine`. The
+    free energy is no term: agreement of the views makes their centroid long. So a predictor is trained, but not a latent, nor what finds
+    it: give such a model the term `free_energy` as well. The first norm grows with the batch, up to
+    $\sqrt{N \min(N, D)}$. Yerxa, Kuang, Simoncelli, Chung 2023, arXiv:2303.03307.
+
+    Args:
+        local: $\lambda$; they find it matters little.
+
+    Raises:
+        UsageError: a negative weight.
+    """
+    _weights(local=local)
+    return {"centroids": (1.0, CentroidNorm()), "local": (local, LocalNorm())}
+
+
+def coding_rate(*, invariance: float = 200.0, eps: float = 0.2) -> Terms:
+    r"""Coding rate (TCR, EMP-SSL): $\lambda\,(1 - \cos(f, \bar f)) - \frac12 \log\det(I + \frac{D}{N \epsilon} F^T F)$ on the sphere.
+
+    The rate is *subtracted*, and averaged over the branches; $\bar f$ is the mean of a pair, so that with the cost `cosine` the first
+    part is a function of the free energy alone, $1 - \sqrt{1 - F/2}$. Yu et al. 2020, arXiv:2006.08558 (MCR$^2$); Tong, Chen, Ma, LeCun
+    2023, arXiv:2304.03977 (EMP-SSL, whose code has these defaults).
+
+    Args:
+        invariance: $\lambda$.
+        eps: squared precision of the code.
+
+    Raises:
+        UsageError: a number that is out of bounds.
+    """
+    _weights(invariance=invariance)
+    return {"invariance": (invariance, CosineToMean()), "coding_rate": (1.0, CodingRate(eps))}
+
+
+def rdmreg(
+    *,
+    invariance: float = 25.0,
+    weight: float = 250.0,
+    mu: float = 0.0,
+    p: float = 1.0,
+    slices: int = 1024,
+    seed: int = 0,
+) -> Terms:
+    r"""RDMReg (Rectified LpJEPA): sparse embeddings, distributed as $\max(0, X)$ with X a generalised Gaussian of variance 1.
+
+    $25\,\mathrm{inv} + 250\,W$: inv is the mean over batch and D of $(s_y - \hat s_y)^2$, the free energy under `squared_error`; W the mean
+    over branches, slices and ranks of the squared distance of sorted projections to those of as many draws from the target. The
+    embeddings have to end with a ReLU: ``Projector(..., rectified=True)``. Kuang et al. 2026, arXiv:2602.01456, weights and target of
+    the authors' code (which takes 8192 slices, and finds 512 as good).
+
+    Args:
+        invariance: weight of inv.
+        weight: weight of W.
+        mu: mode of X; below 0 for fewer numbers that are not 0.
+        p: exponent of X, 1 for Laplace's distribution, 2 for the normal one.
+        slices: directions per step.
+        seed: of directions and draws.
+
+    Raises:
+        UsageError: a number that is out of bounds.
+    """
+    _weights(invariance=invariance, weight=weight)
+    return {
+        "free_energy": (invariance, free_energy),
+        "rdmreg": (weight, RDMReg(mu=mu, p=p, slices=slices, seed=seed)),
     }
 
 

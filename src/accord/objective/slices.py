@@ -17,10 +17,11 @@ from torch.autograd.function import once_differentiable
 
 from accord.collective import all_reduce_sum, gather_rows, total_rows
 
-Statistic = Callable[[Tensor], tuple[Tensor, Tensor]]
+Statistic = Callable[..., tuple[Tensor, Tensor]]
 """(*views, n, k) projections to k values (*views, k) and the gradient (*views, n, k) of the sum of the values in the projections.
 
-Statistics are of the rows of all ranks; the gradient is in the rows of this rank."""
+Of two samples, the projections of the reference, (m, k), come second. Statistics are of the rows of all ranks; the gradient is in the
+rows of this rank."""
 
 
 def directions(dim: int, slices: int, seed: int) -> Float[Tensor, "dim slices"]:
@@ -63,13 +64,13 @@ class Slices(nn.Module):
 
     def draw(self, dim: int) -> Tensor:
         """`forward` on the CPU."""
-        step = self._current()
+        step = self.current()
         if self.training:
             self.step.add_(1)
             self._known = (self.step, self.step._version, step + 1)
         return directions(dim, self.slices, self.seed + step)
 
-    def _current(self) -> int:
+    def current(self) -> int:
         """The step as a number, read from the device only after something else wrote the buffer (a checkpoint, a move)."""
         if self._known is not None:
             buffer, version, value = self._known
@@ -80,11 +81,12 @@ class Slices(nn.Module):
 
 class _SlicedMean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, s: Tensor, a: Tensor, statistic: Statistic, block: int) -> Tensor:
+    def forward(ctx: Any, s: Tensor, a: Tensor, statistic: Statistic, block: int, reference: Tensor | None) -> Tensor:
         value = s.new_zeros(())
         gradient = torch.zeros_like(s)
         for columns in a.split(block, dim=1):
-            values, slope = statistic(s @ columns)
+            others = () if reference is None else (reference @ columns,)
+            values, slope = statistic(s @ columns, *others)
             value += values.sum()
             gradient += slope @ columns.T
         scale = 1 / (a.shape[1] * math.prod(s.shape[:-2]))
@@ -93,16 +95,18 @@ class _SlicedMean(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return all_reduce_sum(grad_output) * gradient, None, None, None
+        return all_reduce_sum(grad_output) * gradient, None, None, None, None
 
 
-def sliced_mean(s: Tensor, a: Tensor, statistic: Statistic, *, elements: int) -> Tensor:
+def sliced_mean(
+    s: Tensor, a: Tensor, statistic: Statistic, *, elements: int, reference: Tensor | None = None
+) -> Tensor:
     """Mean over slices and views of `statistic`; at most about `elements` projections are held at a time."""
     rows = math.prod(s.shape[:-1])
     block = max(1, elements // rows)
-    value: Tensor = _SlicedMean.apply(s, a.to(s), statistic, block)  # type: ignore[no-untyped-call]
+    value: Tensor = _SlicedMean.apply(s, a.to(s), statistic, block, reference)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -146,4 +150,16 @@ def normal_quantiles(u: Float[Tensor, "*views n k"]) -> tuple[Tensor, Tensor]:
     ordered, order = rows.sort(dim=-2)
     difference = ordered - quantiles[:, None]
     gradient = torch.zeros_like(rows).scatter_(-2, order, difference * (2 / n))
+    return difference.square().mean(-2), gradient[..., own, :]
+
+
+def matched_quantiles(u: Float[Tensor, "*views n k"], v: Float[Tensor, "n k"]) -> tuple[Tensor, Tensor]:
+    r"""Mean over i of $(u_{(i)} - v_{(i)})^2$ for each column, both in ascending order: squared 2-Wasserstein distance on a line.
+
+    `v` has as many rows as `u` has on all ranks.
+    """
+    rows, own = gather_rows(u)
+    ordered, order = rows.sort(dim=-2)
+    difference = ordered - v.sort(dim=-2).values
+    gradient = torch.zeros_like(rows).scatter_(-2, order, difference * (2 / rows.shape[-2]))
     return difference.square().mean(-2), gradient[..., own, :]
