@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -22,13 +24,19 @@ from accord.data.pairing import Pairing, two_views
 from accord.data.random import Draws
 from accord.errors import AccordError, DataError
 from accord.model.batch_norm import BatchNorm1d
+from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
+from accord.model.energy import cosine, smooth_l1
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.predictor import MLPPredictor, Predictor
 from accord.model.projector import Projector
-from accord.objective import principles
+from accord.model.teacher import MovingAverage
+from accord.objective import contrastive, distillation, principles
+from accord.objective.latent_terms import UsageEntropy
 from accord.objective.loss import Objective
+from accord.train.progress import Silent
 
+DISTILLED = {"byol": cosine, "jepa": smooth_l1}
 SHARE = 16
 """Samples of each of two processes in a batch of 32."""
 
@@ -43,24 +51,32 @@ class Double(nn.Module):
 class DoublePredictor(Predictor):
     """Looking for collapse rounds embeddings to float32."""
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, latent_dim: int = 0):
         super().__init__()
-        self.mlp = MLPPredictor(dim)
+        self.mlp = MLPPredictor(dim, latent_dim)
 
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:
         return self.mlp(s_x.double(), z.double(), action)
 
 
-def objective(principle: str = "vicreg", *, norm: bool = True) -> Objective:
-    """In float64 without dropout: with what several processes do, only rounding differs."""
+def objective(principle: str = "vicreg", *, norm: bool = True, codes: int = 0, dropout: float = 0.0) -> Objective:
+    """In float64, by default without dropout: with what several processes do, only rounding differs."""
     torch.manual_seed(0)
     layer: nn.Module = BatchNorm1d(24) if norm else nn.LayerNorm(24)
-    backbone = nn.Sequential(Double(), nn.Linear(16, 24), layer, nn.GELU())
+    backbone = nn.Sequential(Double(), nn.Linear(16, 24), layer, nn.GELU(), nn.Dropout(dropout))
     barlow = principle == "barlow_twins"
     options: dict[str, Any] = {"final_norm": True} if barlow else {} if norm else {"norm": nn.LayerNorm}
     encoder = Encoder(backbone, Projector(24, 12, hidden=(32,), **options), sample_ndim=1)
+    latent = Codebook(codes, dim=4) if codes else None
+    if principle in DISTILLED:
+        model = JointEmbedding(encoder, MovingAverage(encoder), DoublePredictor(12), cost=DISTILLED[principle])
+        return distillation.distilled(model, getattr(distillation, principle)()).double()
+    model = JointEmbedding(encoder, encoder, DoublePredictor(12, latent.dim if latent else 0), latent=latent)
+    if principle in ("info_nce", "siglip"):
+        return contrastive.contrastive(model, getattr(contrastive, principle)()).double()
     terms = principles.sigreg(slices=32) if principle == "sigreg" else getattr(principles, principle)()
-    return principles.regularized(JointEmbedding(encoder, encoder, DoublePredictor(12)), terms).double()
+    usage = {"usage": (1.0, UsageEntropy())} if codes else {}
+    return principles.regularized(model, {**terms, **usage}).double()
 
 
 def free_port() -> int:
@@ -118,20 +134,33 @@ class Views(Pairing):
         return self.views.plain(batch, aspect)
 
 
+class Leaves(Silent):
+    """Tells this process to end after some step; heard on the first rank only."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def advanced(self, *, step: int, total: int, line: Mapping[str, Any]) -> None:
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def train(
     out: str,
     objective: dict[str, Any] | None = None,
     slow: float = 0.0,
     breaks: dict[str, Any] | None = None,
+    leave: int = 0,
     **options: Any,
 ) -> None:
-    """A run of 12 steps of `objective` by `fit`."""
+    """A run of 12 steps of `objective` by `fit`, which a signal ends after step `leave`."""
     import many
     import tiny
 
     made = many.objective(**(objective or {}))
     pairs = Views(slow, breaks or {})
-    tiny.train(Path(out), **{"steps": 12, "log_every": 1, "objective": made, "pairing": pairs, **options})
+    given = {"progress": Leaves(leave)} if leave else {}
+    tiny.train(Path(out), **{"steps": 12, "log_every": 1, **given, "objective": made, "pairing": pairs, **options})
 
 
 @contextmanager
@@ -163,11 +192,11 @@ def outputs(size: int, folder: Path) -> list[str]:
     return [file.read_text() if file.exists() else "" for file in files]
 
 
-def together(size: int, folder: Path, **arguments: Any) -> None:
-    """A run of `size` processes that ends well."""
+def together(size: int, folder: Path, *, code: int = 0, **arguments: Any) -> None:
+    """A run of `size` processes that ends with this exit code, well by default."""
     folder.mkdir(exist_ok=True)
     with started(size, folder, **arguments) as processes:
         for process in processes:
             process.join(timeout=60)
     codes = [process.exitcode for process in processes]
-    assert codes == [0] * size, f"{codes}\n" + "\n".join(outputs(size, folder))
+    assert codes == [code] * size, f"{codes}\n" + "\n".join(outputs(size, folder))

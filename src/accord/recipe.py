@@ -245,6 +245,7 @@ class Training(Section):
     steps: Count | None = None
     budget: str | None = None
     batch_size: Annotated[int, Field(ge=2)] = 256
+    accumulate: Count | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

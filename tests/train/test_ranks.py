@@ -50,14 +50,57 @@ def both(folder: Path, name: str, **options: Any) -> tuple[Path, Path]:
     return one, two
 
 
-@pytest.mark.parametrize("principle", ["vicreg", "barlow_twins", "sigreg", "visreg"])
+PRINCIPLES = ["vicreg", "barlow_twins", "sigreg", "visreg", "info_nce", "siglip", "byol", "jepa"]
+
+
+@pytest.mark.parametrize("principle", PRINCIPLES)
 def test_two_processes_equal_one(folder: Path, principle: str) -> None:
     assert difference(*both(folder, principle, objective={"principle": principle})) < MOST
+
+
+def test_a_latent_with_codes_too(folder: Path) -> None:
+    assert difference(*both(folder, "codes", objective={"codes": 4})) < MOST
+
+
+def test_each_process_takes_its_share_in_parts(folder: Path) -> None:
+    """Two processes with two parts each, and one process with the whole batch."""
+    one, two = folder / "parts-1", folder / "parts-2"
+    many.train(str(one), objective={"norm": False})
+    many.together(2, folder / "logs-parts", out=str(two), objective={"norm": False}, accumulate=2)
+    assert difference(one, two) < MOST
 
 
 def test_ranks_may_hold_different_numbers_of_samples(folder: Path) -> None:
     """33 samples are 16 and 17: every mean is of the global batch, that of the free energy too."""
     assert difference(*both(folder, "uneven", batch_size=33)) < MOST
+
+
+def test_a_run_goes_on_with_another_number_of_processes(folder: Path) -> None:
+    """4 steps by one process, 4 by two, 4 by one: the weights and losses of one process."""
+    one, run = folder / "whole-1", folder / "changing"
+    many.train(str(one))
+    for turn, (size, leave) in enumerate([(1, 4), (2, 8), (1, 0)]):
+        code = 143 if leave else 0
+        many.together(size, folder / f"logs-{turn}", code=code, out=str(run), leave=leave, resume=turn > 0)
+        assert (
+            json.loads((run / "checkpoints" / f"step-{leave or 12}" / "manifest.json").read_text())["manifest"][
+                "world_size"
+            ]
+            == size
+        )
+    assert difference(one, run) < MOST
+
+
+def test_two_processes_go_on_bit_for_bit_though_the_model_draws_numbers(folder: Path) -> None:
+    """With dropout: random numbers are a function of (seed, rank, step), none of a generator that is saved."""
+    runs = [folder / "drop-whole", folder / "drop-parts"]
+    options = {"objective": {"dropout": 0.3}}
+    many.together(2, folder / "logs-d", out=str(runs[0]), **options)
+    many.together(2, folder / "logs-e", out=str(runs[1]), code=143, leave=5, **options)
+    many.together(2, folder / "logs-f", out=str(runs[1]), resume=True, **options)
+    assert tiny.weights_hash(runs[0]) == tiny.weights_hash(runs[1])
+    many.train(str(folder / "drop-one"), **options)
+    assert difference(folder / "drop-one", runs[0]) > 1e-3, "a control: other numbers, so dropout does something"
 
 
 def test_a_larger_difference_would_be_seen(folder: Path) -> None:

@@ -67,7 +67,10 @@ class Objective(nn.Module):
         """The loss of a batch: one encoding, one inference, every term on it."""
         if self.symmetric:
             pair = pair.both_ways()
-        energy = self.model(pair.x, pair.y, pair.action)
+        return self.loss(self.model(pair.x, pair.y, pair.action))
+
+    def loss(self, energy: Energy) -> Loss:
+        """The loss of a batch whose embeddings are at hand; it tells the parts that look after codes and centres, as `forward` does."""
         inference = Inference(energy, self.model.minimizer(energy), self.model.minimizer)
         if self.training:
             self.model.observe(energy, inference.minimum)

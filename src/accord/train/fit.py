@@ -15,6 +15,7 @@ from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.errors import UsageError
 from accord.objective.loss import Objective
+from accord.train.accumulate import has_batch_norm
 from accord.train.device import Device, choose_device, memory_faults, reproducible
 from accord.train.distributed import Ranks, joined
 from accord.train.optim import AdamW, OptimizerSettings
@@ -47,6 +48,7 @@ def fit(
     budget: str | float | None = None,
     plan: Sequence[tuple[int, int]] | None = None,
     batch_size: int = 256,
+    accumulate: int = 1,
     seed: int = 0,
     held_out: float | np.ndarray = 0.2,
     optimizer: OptimizerSettings | None = None,
@@ -83,6 +85,8 @@ def fit(
         budget: length in time, "90s", "10m", "1.5h" or seconds: the schedule fits it, and training ends within about 5 % of it.
         plan: (step, total) pairs of an earlier run, to reproduce it.
         batch_size: samples per step, at least 2, of all processes together.
+        accumulate: parts of a batch that the encoders work on one after the other, for batches that do not fit into memory. The
+            gradient is that of the whole batch, at the price of one more forward pass; only batch norm sees a part at a time.
         seed: of the split, the order, the views and what the model draws itself (dropout). Initial weights are the caller's.
         held_out: share of the samples kept for evaluation, or indices; training looks for collapse on them.
         optimizer: `AdamW()`, `SGD(...)` or `LARS(...)`; AdamW by default.
@@ -114,7 +118,7 @@ def fit(
     length = Length(epochs, steps, budget, plan)
     descent = Descent(optimizer or AdamW(), lr, weight_decay, warmup)
     habits = Habits(on_collapse, checkpoint_every, log_every, max_bad_fraction)
-    settings = Settings(length, descent, habits, batch_size, seed, held_out)
+    settings = Settings(length, descent, habits, batch_size, seed, held_out, accumulate)
     if not (length.given or resume or isinstance(out, RunDirectory)):
         raise UsageError("how long? nothing is given", help=ONE_LENGTH, code="E258")
     with ExitStack() as stack:
@@ -140,6 +144,9 @@ def _train(
 ) -> Fit:
     many = f", {ranks.size} processes ({ranks.backend})" if ranks.size > 1 else ""
     story.progress.said(f"device: {device}{many}")
+    if settings.accumulate > 1:
+        norm = "; only batch norm sees a part at a time" if has_batch_norm(objective.model) else ""
+        story.progress.said(f"each batch in {settings.accumulate} parts: the gradient is that of the whole batch{norm}")
     with ExitStack() as stack:
         stack.enter_context(memory_faults(settings.batch_size))
         stack.enter_context(reproducible(device, settings.seed))

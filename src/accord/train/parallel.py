@@ -1,4 +1,4 @@
-"""One objective spread over several processes: the same weights everywhere, the gradient averaged over all (DDP)."""
+"""One objective on several processes: the same weights everywhere and the gradient averaged over all (DDP)."""
 
 from __future__ import annotations
 
@@ -14,50 +14,66 @@ from torch.nn.parallel import DistributedDataParallel
 from accord.collective import world_size
 from accord.data.pair import Pair
 from accord.objective.loss import Loss, Objective
+from accord.train.accumulate import Accumulated
 from accord.train.device import Device
 from accord.train.step import Gradient, whole_batch
 
 
-def spread(objective: Objective, device: Device) -> Gradient:
-    """How loss and gradient of the global batch are computed by all processes together; in one process, by it alone."""
+def spread(objective: Objective, device: Device, *, parts: int = 1) -> Gradient:
+    """How loss and gradient of the global batch are computed by all processes together, each taking its share in `parts`.
+
+    All start with the weights of the first one. The mean over processes of their gradients is the gradient of the global batch, for
+    terms are of the batch of all ranks (`accord.collective`). Buffers are not sent around: running statistics are of the global
+    batch, and so are equal.
+    """
+    if world_size() > 1:
+        with torch.no_grad():
+            for tensor in [*objective.parameters(), *objective.buffers()]:
+                dist.broadcast(tensor, 0)
+    if parts > 1:
+        return averaged(Accumulated(objective, parts, device), objective)
     return whole_batch(objective, device) if world_size() == 1 else DataParallel(objective, device)
 
 
+def averaged(gradient: Gradient, objective: Objective) -> Gradient:
+    """`gradient`, and then the mean over all processes."""
+
+    def of_all(pair: Pair) -> Loss:
+        loss = gradient(pair)
+        average_gradients(objective.parameters())
+        return loss
+
+    return of_all
+
+
 class DataParallel:
-    """Every process holds all weights, those of the first one to begin with, and takes its share of the batch.
+    """Averages gradients while the backward pass goes on, by torch's `DistributedDataParallel`.
 
-    The mean over processes of their gradients is the gradient of the global batch, for terms are of the batch of all ranks
-    (`accord.collective`). Buffers are not sent around: running statistics are of the global batch, and so are equal.
-
-    The first step is made without `DistributedDataParallel`, which must be told whether parameters get no gradient: a principle may
-    leave the predictor out.
+    That must be told whether parameters get no gradient, for a principle may leave the predictor out: the first step shows.
     """
 
     def __init__(self, objective: Objective, device: Device):
         self.objective, self.device = objective, device
-        self._spread: Gradient | None = None
-        with torch.no_grad():
-            for tensor in [*objective.parameters(), *objective.buffers()]:
-                dist.broadcast(tensor, 0)
+        self._first: Gradient | None = averaged(whole_batch(objective, device), objective)
+        self._others: Gradient = self._first
 
     def __call__(self, pair: Pair) -> Loss:
         """The loss of the global batch; its gradient is left in the parameters."""
-        if self._spread is not None:
-            return self._spread(pair)
-        loss = whole_batch(self.objective, self.device)(pair)
-        trained = [p for p in self.objective.parameters() if p.requires_grad]
-        average_gradients(trained)
+        loss = self._others(pair)
+        if self._first is not None:
+            self._first, self._others = None, whole_batch(self._wrapped(), self.device)
+        return loss
+
+    def _wrapped(self) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers is about to get another name
-            engine = DistributedDataParallel(
+            return DistributedDataParallel(
                 self.objective,
                 device_ids=None if self.device.is_cpu else [self.device.device],
                 broadcast_buffers=False,
                 init_sync=False,
-                find_unused_parameters=any(p.grad is None for p in trained),
+                find_unused_parameters=any(p.requires_grad and p.grad is None for p in self.objective.parameters()),
             )
-        self._spread = whole_batch(engine, self.device)
-        return loss
 
 
 @torch.no_grad()

@@ -124,8 +124,18 @@ class Settings:
     batch_size: int = 256
     seed: int = 0
     held_out: float | np.ndarray = 0.2
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
+        few = self.accumulate if isinstance(self.accumulate, int) else 1
+        _bound("accumulate", self.accumulate, lambda v: v >= 1 and v == int(v), "a whole number of parts, 1 or more")
+        if few > 1 and self.batch_size < 2 * few:
+            raise UsageError(
+                f"accumulate: {self.batch_size} samples in {few} parts are fewer than 2 in a part",
+                where="accumulate",
+                help="raise batch_size: it counts the samples of a step, of all parts together",
+                code="E259",
+            )
         fine = "2 or more: one sample has no statistics"
         _bound("batch_size", self.batch_size, lambda v: v >= 2 and v == int(v), fine)
         _bound("seed", self.seed, lambda v: v == int(v), "a whole number")
@@ -146,8 +156,12 @@ class Settings:
                 "warmup": self.descent.warmup,
                 **({} if isinstance(optimizer, AdamW) else {"momentum": optimizer.momentum}),
             },
-            "training": {**length, "batch_size": self.batch_size, "seed": self.seed},
+            "training": {**length, "batch_size": self.batch_size, "seed": self.seed, **self._parts},
         }
+
+    @property
+    def _parts(self) -> dict[str, int]:
+        return {} if self.accumulate == 1 else {"accumulate": self.accumulate}
 
     def divide(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """(train, held-out) indices.
@@ -176,6 +190,7 @@ class Settings:
         return {
             "length": str(self.length),
             "batch_size": self.batch_size,
+            **self._parts,
             "seed": self.seed,
             "held_out": f"{len(held)} indices {_digest(held.tolist())}" if isinstance(held, np.ndarray) else held,
             "optimizer": type(self.descent.optimizer).__name__,

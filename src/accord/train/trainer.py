@@ -81,7 +81,7 @@ class Trainer:
         fixed = held_out if len(held_out) >= 32 else train
         self.probe = Probe(samples, fixed, pairing, seed=settings.seed, batch_size=settings.batch_size)
         device.place(objective)
-        self.gradient = spread(objective, device)
+        self.gradient = spread(objective, device, parts=settings.accumulate)
         self.optimizer = settings.descent.optimizer.build(parameter_groups(objective, settings.descent.weight_decay))
         self.peak = settings.descent.rate(settings.batch_size)
         self.guard = Guard(objective, self.optimizer)
@@ -173,7 +173,7 @@ class Trainer:
             )
         each = seconds_per_step(
             self.objective,
-            self.settings.descent.optimizer,
+            self.settings,
             self._batches,
             self._pair,
             device=self.device,

@@ -13,9 +13,10 @@ from accord.data.pair import Pair
 from accord.objective.loss import Objective
 from accord.train.device import Device
 from accord.train.distributed import Ranks
-from accord.train.optim import OptimizerSettings, parameter_groups
+from accord.train.optim import parameter_groups
 from accord.train.parallel import spread
 from accord.train.schedule import Clock
+from accord.train.settings import Settings
 from accord.train.signals import Stop
 from accord.train.step import Guard, train_step
 
@@ -25,7 +26,7 @@ STEPS = (2, 5, 30)
 
 def seconds_per_step(
     objective: Objective,
-    settings: OptimizerSettings,
+    settings: Settings,
     batches: Callable[[int, int], AbstractContextManager[Iterator[Batch]]],
     pair: Callable[[Batch], Pair],
     *,
@@ -40,8 +41,8 @@ def seconds_per_step(
         Interrupted: after a signal.
     """
     copy = deepcopy(objective)
-    optimizer = settings.build(parameter_groups(copy, 0.0))
-    guard, gradient = Guard(copy, optimizer), spread(copy, device)
+    optimizer = settings.descent.optimizer.build(parameter_groups(copy, 0.0))
+    guard, gradient = Guard(copy, optimizer), spread(copy, device, parts=settings.accumulate)
     unmeasured, least, most = STEPS
     times: list[float] = []
     with torch.random.fork_rng(device.cuda_devices), batches(0, unmeasured + most) as some:
