@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+TEACHERS = "with a teacher and nothing else, check that there is a predictor and that the teacher gets no gradient"
+"""What helps, besides, where nothing but a teacher keeps embeddings apart."""
 RANK_EPSILON = 1e-7
 """Added to each normalised singular value: the constant of RankMe. A larger one inflates the value of a collapsed embedding."""
 
@@ -244,7 +246,8 @@ def verdict(
         return Verdict(
             "constant",
             f"all inputs get nearly the same embedding: its spread is {spread:.2g} of its length",
-            "raise the weight of the variance (or SIGReg) term, lower the learning rate, and check that the inputs differ",
+            "raise the weight of the variance (or SIGReg) term, lower the learning rate, and check that the inputs differ; "
+            + TEACHERS,
         )
     rows, dim = s.shape
     rank, limit = effective_rank(s), rank_limit(rows, min(dim, values or dim))
@@ -252,7 +255,8 @@ def verdict(
         return Verdict(
             "dimensional",
             f"the embedding uses about {rank:.1f} of its {dim} dimensions (alarm below {limit:.1f})",
-            "raise the weight of the covariance (or SIGReg) term, use larger batches, and make the views differ more",
+            "raise the weight of the covariance (or SIGReg) term, use larger batches, and make the views differ more; "
+            + TEACHERS,
         )
     if energy_auroc is not None and energy_auroc < FLAT_AUROC:
         return Verdict(

@@ -78,9 +78,9 @@ COLLAPSES = {
 }
 REMEDIES = {
     "constant": "raise the weight of the variance (or SIGReg) term, lower the learning rate, and check that the inputs "
-    "differ",
+    "differ; with a teacher and nothing else, look for a predictor",
     "dimensional": "raise the weight of the covariance (or SIGReg) term, use larger batches, and make the views differ "
-    "more",
+    "more; with a teacher and nothing else, look for a predictor",
     "flat energy": "make the two views share more (weaker augmentation), raise the weight of the invariance term, or "
     "train longer",
 }

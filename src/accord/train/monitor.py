@@ -56,9 +56,6 @@ LATE = 0.5
 """Share of the run after which an energy that tells no more than it did at first is worth a warning, though nothing has collapsed."""
 
 
-TEACHERS = "with a teacher and nothing else, check that there is a predictor and that the teacher gets no gradient"
-
-
 class Health(NamedTuple):
     """What one evaluation found; the worse of both branches where they differ."""
 
@@ -269,7 +266,7 @@ class CollapseWatch:
                     kind,
                     f"all inputs get nearly the same embedding: its standard deviation is {health.std_mean:.2g}, it was "
                     f"{self.largest_std:.2g}, and its spread is {health.spread:.0%} of its length",
-                    f"raise the weight of the variance (or SIGReg) term or lower the learning rate; {TEACHERS}",
+                    f"raise the weight of the variance (or SIGReg) term or lower the learning rate; {diagnostics.TEACHERS}",
                 )
             case "dimensional":
                 return Alarm(
@@ -277,7 +274,7 @@ class CollapseWatch:
                     f"the embedding uses about {health.effective_rank:.1f} of {self.attainable_rank(health.dim)} possible "
                     f"dimensions, fewer than {self.rank_limit(health.dim):.1f}, and their number does not grow",
                     "raise the weight of the covariance (or SIGReg) term, use larger batches or a batch norm in the projector; "
-                    f"{TEACHERS}",
+                    f"{diagnostics.TEACHERS}",
                 )
             case _:
                 return Alarm(
