@@ -16,8 +16,14 @@ def recipe_tables() -> str:
     """Every section of the recipe: its description, keys, types, bounds and defaults."""
     from accord import recipe
 
-    sections = sorted(recipe.Section.__subclasses__(), key=lambda section: section.__name__)
+    sections = sorted(_kinds(recipe.Section), key=lambda section: section.__name__)
     return "\n".join(_table(section) for section in sections)
+
+
+def _kinds(section: Any) -> list[Any]:
+    """The sections a recipe can have: those below this one that have none below themselves."""
+    below = section.__subclasses__()
+    return [kind for part in below for kind in _kinds(part)] if below else [section]
 
 
 def _table(section: Any) -> str:
