@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pytest
 
 from accord.report.compare_numbers import Results, against, best, means, pairs, tables
@@ -75,6 +77,23 @@ def test_many_principles_need_larger_differences() -> None:
     crowd = {f"c{i}": [0.70 + 0.01 * (i + j) % 0.05 for j in range(3)] for i in range(8)}
     many = results({**two, **crowd})
     assert "b" in best(many, "linear")[0], "after the correction for 45 pairs the same difference does not stand"
+
+
+def test_a_reference_that_was_chosen_before_needs_fewer_tests() -> None:
+    rows = {"a": [0.90, 0.905, 0.902], "b": [0.95, 0.957, 0.951], "c": [0.80, 0.803, 0.806], "d": [0.901, 0.9, 0.905]}
+    crowd = {f"c{i}": [0.85 + 0.03 * ((i * 7 + j * 3) % 5) / 5 for j in range(3)] for i in range(6)}
+    assert "Against a" not in words(results({**rows, **crowd}))
+    said = words(results({**rows, **crowd}, held_against="a"))
+    assert "Against a alone, corrected for 9 principles, on the linear probe: b is better" in said
+    assert re.search(r"and c( and c\d)* (is|are) worse; ", said) and "cannot be told from it" in said
+
+
+def test_many_names_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    rows = {f"p{i:02d}": rng.normal(0.9, 0.01, 3).tolist() for i in range(15)} | {"far": [0.1, 0.11, 0.102]}
+    said = words(results(rows))
+    assert "for each of 16 principles:" in said
+    assert "14 others cannot be told from it" in said
 
 
 def test_one_seed_has_no_interval_and_says_so() -> None:
@@ -149,13 +168,11 @@ def test_tables_hold_what_the_words_say() -> None:
     held = against(found, "linear", "vicreg")
     assert set(held) == {"sigreg", "visreg"} and all(pair.difference.mean < 0 for pair in held.values())
     stored = tables(found)
-    assert {"means", "differences", "reference", "untrained"} == set(stored)
+    assert {"means", "differences", "against_reference", "against_untrained"} == set(stored)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_pure_chance_is_rarely_called_a_difference(seed: int) -> None:
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     false = 0
     for _ in range(60):

@@ -272,6 +272,7 @@ class Comparison:
             "amount": self.amount_in_words(),
             "equal": self.wanted.equal,
             "seeds": self.seeds,
+            "held_against": None if self.wanted.reference is None else self.names[0],
             "principles": [self._principle(name) for name in self.names],
             "trials": self._trials(),
             "runs": [self._told(name, seed) for name in self.names for seed in self.seeds],

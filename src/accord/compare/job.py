@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 
 from accord import build, recipe_toml
 from accord.compare.pace import Steps
@@ -198,7 +199,8 @@ def _learn(
 
     def taken() -> dict[str, Any]:
         cpu = None if earlier is None else earlier + time.process_time() - begin
-        return {"cpu_seconds": cpu, "peak_memory": max(peak_memory(), before.get("peak_memory", 0))}
+        peaks = {"peak_memory": peak_memory(), "peak_device_memory": torch.cuda.max_memory_allocated()}
+        return {"cpu_seconds": cpu, **{key: max(value, before.get(key, 0)) for key, value in peaks.items()}}
 
     try:
         with RunDirectory(folder, resume=True) as directory:

@@ -40,7 +40,16 @@ def run_of(folder: Path, out: Path, principle: str, seed: int) -> dict[str, Any]
     outcome = outcome_of(folder)
     evaluation = evaluation_of(folder) if outcome.get("status") == "done" else {}
     collapse = evaluation.get("collapse") or {}
-    known = ("message", "steps", "seconds", "cpu_seconds", "passes", "samples_per_second", "peak_memory")
+    known = (
+        "message",
+        "steps",
+        "seconds",
+        "cpu_seconds",
+        "passes",
+        "samples_per_second",
+        "peak_memory",
+        "peak_device_memory",
+    )
     return {
         "principle": principle,
         "seed": seed,

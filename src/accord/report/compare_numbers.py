@@ -87,7 +87,7 @@ class Results:
     principles: the reference first. seeds: of the runs. values: what is there. failed: of a principle, how its runs that have no
     figures ended, and how many. collapsed: of a principle, the verdicts on runs that have figures. amount: what each run got, in
     words. open: runs that are still to come. other_pairs: principles whose pairs are not those of the reference, so that their energies
-    and ranks are of other questions.
+    and ranks are of other questions. held_against: the reference, if a user chose it before anything was measured.
     """
 
     principles: Sequence[str]
@@ -98,6 +98,7 @@ class Results:
     amount: str = ""
     open: int = 0
     other_pairs: frozenset[str] = frozenset()
+    held_against: str | None = None
 
     def of(self, metric: str, row: str) -> list[float]:
         """The values of a row, in the order of seeds."""
@@ -179,16 +180,18 @@ def best(results: Results, metric: str) -> tuple[list[str], bool]:
 
 
 def tables(results: Results) -> dict[str, object]:
-    """What compare.json holds of it: "means", "differences" (of every two principles) and "untrained" (each against it)."""
+    """What compare.json holds of it: means, differences of every two principles, and of each to two rows."""
     ranked = [metric.key for metric in METRICS if metric.better and metric.key in results.values]
     summed = means(results)
     return {
         "means": {row: {key: value._asdict() for key, value in found.items()} for row, found in summed.items()},
         "differences": {key: [_plain(pair) for pair in pairs(results, key)] for key in ranked},
-        "reference": {
+        "against_reference": {
             key: [_plain(pair) for pair in against(results, key, results.principles[0]).values()] for key in ranked
         },
-        "untrained": {key: [_plain(pair) for pair in against(results, key, "untrained").values()] for key in ranked},
+        "against_untrained": {
+            key: [_plain(pair) for pair in against(results, key, "untrained").values()] for key in ranked
+        },
     }
 
 

@@ -277,6 +277,7 @@ def energies(view: View, results: Results) -> Html | None:
 def cost(view: View, results: Results) -> Html:
     """What the runs took."""
     about = {required(one, "name"): one for one in view.views("principles")}
+    device = any(mean_of(view, name, "peak_device_memory") for name in results.principles)
     lines = []
     for name in results.principles:
         keys = ("parameters", "steps", "passes", "seconds", "cpu_seconds", "samples_per_second", "peak_memory")
@@ -293,11 +294,18 @@ def cost(view: View, results: Results) -> Html:
                 duration(seconds) or "–",
                 duration(cpu) or "–",
                 figure(None if rate is None else round(rate)),
-                "–" if memory is None else f"{memory / 2**20:,.0f} MB",
+                megabytes(memory),
+                *([megabytes(mean_of(view, name, "peak_device_memory"))] if device else []),
             ]
         )
     heads = ["Principle", "Weights", "Steps", "Passes", "Seconds", "Processor", "Samples/s", "Peak memory"]
+    heads += ["On the device"] if device else []
     return section("cost", "What it took", LEADS["cost"], tag("div", table(heads, lines), class_="panel"))
+
+
+def megabytes(count: float | None) -> str:
+    """Bytes as people read them."""
+    return "–" if count is None else f"{count / 2**20:,.0f} MB"
 
 
 def settings(view: View) -> Html:

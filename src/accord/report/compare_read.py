@@ -71,6 +71,7 @@ def results_of(view: View) -> Results:
         view.text("amount") or "",
         sum(required(run, "status") in UNFINISHED for run in runs),
         other_pairs(view),
+        view.text("held_against"),
     )
 
 
