@@ -461,7 +461,7 @@ def fork_kinds(m: int) -> dict[str, Kind]:
         bits = bits._replace(minimizer=lambda z, dim: Coordinate(restarts=2, sweeps=3))
     kinds = {"deterministic": Kind(lambda: None), f"{m} bits": bits}
     if m <= 6:
-        kinds[f"{2**m} codes"] = Kind(lambda: Codebook(2**m, 8, reseed=0.1))
+        kinds[f"{2**m} codes"] = Kind(lambda: Codebook(2**m, 8))
         kinds["gaussian"] = Kind(lambda: Gaussian(m, weight=0.003), variational)
     return kinds
 
@@ -515,11 +515,11 @@ def guard_kinds(codes: int) -> dict[str, Kind]:
         return Enumerate(anneal=(1.0, 0.8))
 
     return {
-        "no guard": Kind(lambda: Codebook(codes, 8)),
-        "reseeded": Kind(lambda: Codebook(codes, 8, reseed=0.1)),
-        "usage entropy": Kind(lambda: Codebook(codes, 8), usage=0.1),
-        "annealed": Kind(lambda: Codebook(codes, 8), annealed),
-        "all three": Kind(lambda: Codebook(codes, 8, reseed=0.1), annealed, usage=0.1),
+        "no guard": Kind(lambda: Codebook(codes, 8, reseed=0.0)),
+        "reseeded": Kind(lambda: Codebook(codes, 8)),
+        "usage entropy": Kind(lambda: Codebook(codes, 8, reseed=0.0), usage=0.1),
+        "annealed": Kind(lambda: Codebook(codes, 8, reseed=0.0), annealed),
+        "all three": Kind(lambda: Codebook(codes, 8), annealed, usage=0.1),
     }
 
 

@@ -67,7 +67,7 @@ HALVES: Table = {
     },
     "projector": {"hidden": [256], "dim": 32},
     "predictor": {"name": "mlp"},
-    "latent": {"name": "codebook", "codes": 16, "dim": 8, "prior": True, "weight": 0.01},
+    "latent": {"name": "codebook", "codes": 16, "dim": 8, "prior": True, "weight": 0.01, "reseed": 0.0},
     "minimizer": {"name": "enumerate", "anneal": 1.0, "anneal_share": 0.95},
     "objective": {"name": "sigreg", "slices": 256},
     "optimizer": {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},

@@ -24,7 +24,7 @@ class CodebookLatent(Section):
     blocks: Annotated[int, Field(ge=1, le=256)] = 1
     prior: bool = False
     weight: NotNegative = 0.01
-    reseed: NotNegative = 0.0
+    reseed: NotNegative = 0.1
     usage: NotNegative = 0.0
 
 

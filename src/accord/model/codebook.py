@@ -37,7 +37,7 @@ class Codebook(Latent, Scheduled):
         dim: width of a code; z is `blocks` times as wide.
         blocks: m, how many choices z consists of.
         reseed: a code that is used less than this share of an equal share (1/K) is replaced by a neighbour of the most used
-            code of its block, every 20 steps; 0 switches it off.
+            code of its block, every 20 steps (by `Objective.before_step`); 0 switches it off.
         spread: standard deviation of the codes at the start.
 
     Raises:
@@ -49,7 +49,7 @@ class Codebook(Latent, Scheduled):
     seen: Tensor
     places: Tensor | None
 
-    def __init__(self, codes: int, dim: int, *, blocks: int = 1, reseed: float = 0.0, spread: float = 1.0):
+    def __init__(self, codes: int, dim: int, *, blocks: int = 1, reseed: float = 0.1, spread: float = 1.0):
         super().__init__()
         counts(codes=codes, dim=dim, blocks=blocks)
         not_negative(reseed=reseed)
