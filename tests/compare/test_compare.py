@@ -279,6 +279,14 @@ def test_a_source_that_is_not_there(accord: Callable[..., Any], tmp_path: Path) 
     assert outcome.code == 2 and outcome.json["error"] == "E220"
 
 
+def test_many_processes_are_refused(accord: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seat = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29511"}
+    for name, value in seat.items():
+        monkeypatch.setenv(name, value)
+    outcome = accord("compare", "digits", "--principles", "vicreg,sigreg", "--json")
+    assert outcome.code == 2 and outcome.json["error"] == "E278"
+
+
 def test_pairs_of_columns_and_no_labels(tmp_path: Path) -> None:
     small = ["encoder.hidden=[32]", "projector.hidden=[32]", "projector.dim=8", "training.batch_size=64"]
     given = wanted_forks(tmp_path / "c", small)

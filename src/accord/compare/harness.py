@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ from accord.report.compare_words import paragraph
 from accord.report.read import View
 from accord.storage import write_json
 from accord.terminal import Terminal
+from accord.train.environment import seat
 from accord.train.settings import flat
 from accord.train.signals import Stop, stop_on_signals
 from accord.verbs import Result, say_data
@@ -56,6 +58,13 @@ def compare(wanted: Wanted, terminal: Terminal, *, perform: Perform = in_process
         Interrupted: by a signal, after what was being done is saved; the same command goes on.
         EnvironmentFault: disk, rights; nothing that is finished is lost.
     """
+    if seat(os.environ) is not None:
+        raise UsageError(
+            "a comparison starts its processes itself, one after the other",
+            where="accord compare",
+            help="run it without torchrun or srun",
+            code="E278",
+        )
     asked, amount = check(wanted)
     found, samples, left_out = recipes(wanted, asked)
     names = tuple(found)

@@ -29,6 +29,7 @@ from accord.recipe import Recipe
 from accord.run import new_objective
 from accord.train.device import Device, choose_device, memory_faults, reproducible
 from accord.train.optim import parameter_groups
+from accord.train.parallel import spread
 from accord.train.step import Guard, train_step
 
 UNMEASURED, LEAST, MOST = 3, 5, 200
@@ -57,31 +58,33 @@ class Steps:
             samples, train_index, batch_size=recipe.training.batch_size, seed=recipe.training.seed, ahead=1
         )
 
-    def pair(self, step: int) -> Pair:
-        """The batch of a step."""
+    def pair(self, step: int, *, parts: int = 1) -> Pair:
+        """The batch of a step, or the first of `parts` of it."""
         batch, place = self.loader.read(step), self.device.device
-        aspect = None if batch.aspect is None else batch.aspect.to(place)
-        draws = Draws(self.recipe.training.seed, batch.epoch, batch.index.to(place))
-        return self.device.lay_out(self.pairing(batch.data.to(place), draws, aspect))
+        some = slice(0, max(2, len(batch.index) // parts))
+        aspect = None if batch.aspect is None else batch.aspect[some].to(place)
+        draws = Draws(self.recipe.training.seed, batch.epoch, batch.index[some].to(place))
+        return self.device.lay_out(self.pairing(batch.data[some].to(place), draws, aspect))
 
     def passes(self) -> float | None:
-        """Passes of one step."""
+        """Passes of one step; of a batch that is computed in parts one part is counted, as often as it takes."""
         with memory_faults(self.recipe.training.batch_size), reproducible(self.device, 0):
-            pair = self.pair(0)
+            pair = self.pair(0, parts=self.recipe.training.accumulate or 1)
             model = self.objective.model
             view = pair.first(model.encoder_x.sample_ndim, model.encoder_y.sample_ndim).x
             step = _operations(lambda: self.objective(pair).total, self.device)
             encoder = _operations(lambda: model.encoder_x(view).square().mean(), self.device)
-        return step / (encoder / len(view)) if encoder else None
+        return self.recipe.training.batch_size / len(view) * step / (encoder / len(view)) if encoder else None
 
     def seconds(self, limit: float, *, stop: Stop = never) -> float:
         """Seconds of one step, the reading of its batch included; about `limit` seconds are spent."""
         optimizer = build.optimizer(self.recipe).build(parameter_groups(self.objective, 0.0))
         guard, times = Guard(self.objective, optimizer), list[float]()
+        gradient = spread(self.objective, self.device, parts=self.recipe.training.accumulate or 1)
         with memory_faults(self.recipe.training.batch_size), reproducible(self.device, 0):
             for step in range(UNMEASURED + MOST):
                 stop()
-                train_step(self.objective, optimizer, self.pair(step), guard, self.device)
+                train_step(self.objective, optimizer, self.pair(step), guard, self.device, gradient)
                 guard.is_bad()  # waits for the device
                 times.append(time.perf_counter())
                 if len(times) >= UNMEASURED + LEAST and times[-1] - times[0] > limit:
