@@ -22,6 +22,7 @@ LAYERS = {
     "recipe_base": 0,
     "recipe_latent": 0,
     "recipe_objective": 0,
+    "recipe_rivals": 0,
     "recipe_toml": 0,
     "presets": 0,
     "presets_tuning": 0,
@@ -37,6 +38,7 @@ LAYERS = {
     "evaluate": 3,
     "plan": 3,
     "build": 4,
+    "build_baselines": 4,
     "build_latent": 4,
     "build_objective": 4,
     "output": 4,
@@ -52,11 +54,13 @@ LAYERS = {
     "__init__": 6,
 }
 SAME_LAYER = {
+    "recipe_objective": ("recipe_rivals",),
     "recipe": ("recipe_base", "recipe_latent", "recipe_objective"),
     "recipe_toml": ("recipe",),
     "resolve": ("build",),
-    "run": ("build", "resolve"),
-    "build": ("build_latent", "build_objective"),
+    "run": ("build", "build_baselines", "resolve"),
+    "build": ("build_baselines", "build_latent", "build_objective"),
+    "build_baselines": ("build_latent",),
     "verbs": ("output", "resolve", "run", "terminal"),
     "predict": ("output", "run", "terminal", "verbs"),
 }  # files beside each other at the root

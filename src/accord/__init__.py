@@ -12,6 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from accord.baselines.flow_matching import FlowMatchingDensity as FlowMatchingDensity
+    from accord.baselines.generative import generative as generative
+    from accord.baselines.generative import likelihood as likelihood
+    from accord.baselines.probabilistic import CommonWidthGaussian as CommonWidthGaussian
+    from accord.baselines.probabilistic import FlowDensity as FlowDensity
+    from accord.baselines.probabilistic import GaussianDensity as GaussianDensity
+    from accord.baselines.probabilistic import MixtureDensity as MixtureDensity
     from accord.data.augment import Augmentation as Augmentation
     from accord.data.augment import VectorAugmentation as VectorAugmentation
     from accord.data.loader import Loader as Loader
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
     from accord.data.pairing_parts import Halves as Halves
     from accord.data.pairing_parts import columns as columns
     from accord.data.pairing_parts import halves as halves
+    from accord.data.pairing_restored import Restoring as Restoring
+    from accord.data.pairing_restored import restoring as restoring
     from accord.data.random import Draws as Draws
     from accord.data.samples import BadItem as BadItem
     from accord.data.samples import Samples as Samples
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
     from accord.model.continuous import Noisy as Noisy
     from accord.model.continuous import Sparse as Sparse
     from accord.model.coordinate import Coordinate as Coordinate
+    from accord.model.density import Density as Density
     from accord.model.descend import Descend as Descend
     from accord.model.encoder import Branch as Branch
     from accord.model.encoder import Encoder as Encoder
@@ -140,12 +150,16 @@ if TYPE_CHECKING:
 
 
 _NAMES = {
+    "accord.baselines.flow_matching": "FlowMatchingDensity",
+    "accord.baselines.generative": "generative likelihood",
+    "accord.baselines.probabilistic": "CommonWidthGaussian FlowDensity GaussianDensity MixtureDensity",
     "accord.data.augment": "Augmentation VectorAugmentation",
     "accord.data.loader": "Loader",
     "accord.data.pair": "Pair",
     "accord.data.pairing": "Pairing TwoViews two_views",
     "accord.data.pairing_masked": "MaskedBlocks masked_blocks",
     "accord.data.pairing_parts": "Columns Halves columns halves",
+    "accord.data.pairing_restored": "Restoring restoring",
     "accord.data.random": "Draws",
     "accord.data.samples": "BadItem Samples split",
     "accord.data.sources": "check_source open_source",
@@ -157,6 +171,7 @@ _NAMES = {
     "accord.model.codebook": "Codebook ConditionalPrior",
     "accord.model.continuous": "Gaussian GaussianWalk LowDimensional Noisy Sparse",
     "accord.model.coordinate": "Coordinate",
+    "accord.model.density": "Density",
     "accord.model.descend": "Descend",
     "accord.model.encoder": "Branch Encoder",
     "accord.model.energy": "Cost Energy cosine smooth_l1 squared_error",
@@ -209,10 +224,12 @@ __all__ = [
     "CentredDivergence",
     "Codebook",
     "Columns",
+    "CommonWidthGaussian",
     "ConditionalPrior",
     "Contrast",
     "Coordinate",
     "Cost",
+    "Density",
     "Descend",
     "Deterministic",
     "DictionaryPredictor",
@@ -222,8 +239,11 @@ __all__ = [
     "Energy",
     "Enumerate",
     "Fit",
+    "FlowDensity",
+    "FlowMatchingDensity",
     "Forks",
     "Gaussian",
+    "GaussianDensity",
     "GaussianWalk",
     "Halves",
     "IdentityPredictor",
@@ -245,6 +265,7 @@ __all__ = [
     "Mined",
     "Minimizer",
     "Minimum",
+    "MixtureDensity",
     "MovingAverage",
     "MultiScale",
     "Negatives",
@@ -257,6 +278,7 @@ __all__ = [
     "Prototypes",
     "Recognition",
     "ResNet",
+    "Restoring",
     "Sampled",
     "Samples",
     "Sparse",
@@ -286,9 +308,11 @@ __all__ = [
     "fit",
     "free_energy",
     "gauss_newton",
+    "generative",
     "halves",
     "info_nce",
     "jepa",
+    "likelihood",
     "load_weights",
     "logistic",
     "masked_blocks",
@@ -299,6 +323,7 @@ __all__ = [
     "resnet18",
     "resnet34",
     "resnet50",
+    "restoring",
     "score_matching",
     "siamese",
     "siglip",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from accord import recipe as r
+from accord.build_baselines import rival
 from accord.build_latent import default_minimizer, latent, minimizer, require_fit
 from accord.build_objective import cost, objective_of
 from accord.data.augment import Augmentation, VectorAugmentation
@@ -31,6 +32,7 @@ from accord.model.teacher import MovingAverage, StopGradient
 from accord.model.vit import ViT, vit_base, vit_small, vit_tiny
 from accord.objective.loss import Objective
 from accord.recipe_latent import MinimizerSection
+from accord.recipe_rivals import Rival
 from accord.train.optim import LARS, SGD, AdamW, OptimizerSettings
 
 AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
@@ -79,11 +81,13 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
             code="E213",
         )
     encoder_x = encoder(recipe, recipe.encoder, standardize, x)
+    dim, action_dim, compared = recipe.projector.dim, pairing(recipe).action_dim, cost(recipe)
+    if isinstance(recipe.objective, Rival):
+        return rival(recipe, encoder_x, standardize_y or standardize, y, cost=compared, how=how, action_dim=action_dim)
     encoder_y = encoder_of_y(recipe, encoder_x, standardize_y or standardize, y)
-    dim = recipe.projector.dim
     z = latent(recipe.latent, dim)
-    found = minimizer(how, z, dim, pairing(recipe).action_dim)
-    return JointEmbedding(encoder_x, encoder_y, predictor(recipe, z), cost=cost(recipe), latent=z, minimizer=found)
+    found = minimizer(how, z, dim, action_dim)
+    return JointEmbedding(encoder_x, encoder_y, predictor(recipe, z), cost=compared, latent=z, minimizer=found)
 
 
 def how_z_is_found(recipe: r.Recipe) -> MinimizerSection:

@@ -116,8 +116,10 @@ def _misfit(message: str, where: str, help: str) -> UsageError:
     return UsageError(message, where=where, help=help, code="E239")
 
 
-def minimizer(section: r.MinimizerSection, z: Latent, dim: int, action_dim: int) -> Minimizer:
-    """How z is found, beside embeddings of width `dim`."""
+def minimizer(
+    section: r.MinimizerSection, z: Latent, dim: int, action_dim: int, *, dim_y: int | None = None
+) -> Minimizer:
+    """How z is found, beside embeddings of width `dim`; `dim_y` is that of y where it has another."""
     match section:
         case r.EnumerateMinimizer() as s:
             anneal = None if s.anneal is None else (s.anneal, s.anneal_share)
@@ -131,10 +133,10 @@ def minimizer(section: r.MinimizerSection, z: Latent, dim: int, action_dim: int)
         case r.IstaMinimizer() as s:
             made = Ista(s.steps, accelerated=s.accelerated)
         case r.AmortizeMinimizer() as s:
-            network = Recognition(dim, z.dim, action_dim=action_dim, hidden=_widths(s.hidden))
+            network = Recognition(dim, z.dim, action_dim=action_dim, hidden=_widths(s.hidden), dim_y=dim_y)
             made = Amortize(network, refine=Descend(s.refine, restarts=0) if s.refine else None)
         case r.VariationalMinimizer() as s:
-            network = Recognition(dim, 2 * z.dim, action_dim=action_dim, hidden=_widths(s.hidden))
+            network = Recognition(dim, 2 * z.dim, action_dim=action_dim, hidden=_widths(s.hidden), dim_y=dim_y)
             made = Variational(network, samples=s.samples)
         case r.LangevinMinimizer() as s:
             made = Langevin(s.beta, particles=s.particles, temperatures=s.temperatures)

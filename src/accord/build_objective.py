@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from accord.baselines.generative import likelihood
 from accord.errors import UsageError
 from accord.model.centred import CentredDivergence
+from accord.model.density import Density
 from accord.model.energy import Cost, cosine, smooth_l1, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.contrastive import (
@@ -29,6 +31,7 @@ from accord.objective.principles import barlow_twins, coding_rate, mmcr, rdmreg,
 from accord.recipe import Recipe
 from accord.recipe_latent import CodebookLatent
 from accord.recipe_objective import DINO, Contrastive, ContrastiveDivergence, Distilled, ScoreMatching
+from accord.recipe_rivals import Rival
 
 PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "vicreg": vicreg,
@@ -64,8 +67,8 @@ def objective_of(recipe: Recipe, model: JointEmbedding) -> Objective:
         UsageError: if the principle needs a teacher and the model has none.
     """
     if isinstance(recipe.objective, Distilled):
-        return distilled(model, terms(recipe), symmetric=recipe.objective.symmetric)
-    return Objective(model, terms(recipe))
+        return distilled(model, terms(recipe, model), symmetric=recipe.objective.symmetric)
+    return Objective(model, terms(recipe, model))
 
 
 def cost(recipe: Recipe) -> Cost:
@@ -92,13 +95,22 @@ def cost(recipe: Recipe) -> Cost:
     return COSTS[recipe.cost]
 
 
-def terms(recipe: Recipe) -> Terms:
+def terms(recipe: Recipe, model: JointEmbedding) -> Terms:
     """What a recipe's model is trained by: the terms of its principle, and the care for codes if it asks for it.
 
     Raises:
         UsageError: for a principle that takes the embeddings of y as data where they are trained.
     """
+    found = dict(_principle(recipe, model))
+    if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
+        found["usage"] = (recipe.latent.usage, UsageEntropy())
+    return found
+
+
+def _principle(recipe: Recipe, model: JointEmbedding) -> Terms:
     section = recipe.objective
+    if isinstance(section, Rival):
+        return likelihood(model.cost.dim if isinstance(model.cost, Density) else 1)
     if isinstance(section, ContrastiveDivergence | ScoreMatching):
         _require_given_y(recipe)
     options = section.model_dump(exclude={"name", *Contrastive.model_fields})
@@ -106,10 +118,7 @@ def terms(recipe: Recipe) -> Terms:
         options["negatives"] = negatives(section)
     if isinstance(section, Distilled):
         options = {}  # theirs belong to the model
-    found = dict(PRINCIPLES[section.name](**options))
-    if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
-        found["usage"] = (recipe.latent.usage, UsageEntropy())
-    return found
+    return PRINCIPLES[section.name](**options)
 
 
 def negatives(section: Contrastive) -> Negatives:

@@ -258,13 +258,14 @@ def verdict(
             "raise the weight of the covariance (or SIGReg) term, use larger batches, and make the views differ more; "
             + TEACHERS,
         )
-    if energy_auroc is not None and energy_auroc < FLAT_AUROC:
-        return Verdict(
-            "flat energy",
-            f"the energy hardly tells matched from random pairs: AUROC {energy_auroc:.2f}, chance is 0.50",
-            "make the views of one sample share more (weaker augmentation), raise the weight of the invariance term, or train longer",
-        )
-    return None
+    remedy = "make the views of one sample share more (weaker augmentation), raise the weight of the invariance term, or train longer"
+    return None if energy_auroc is None else flat(energy_auroc, remedy)
+
+
+def flat(energy_auroc: float, remedy: str) -> Verdict | None:
+    """A flat energy by name, where matched and random pairs have an AUROC below 0.6."""
+    seen = f"the energy hardly tells matched from random pairs: AUROC {energy_auroc:.2f}, chance is 0.50"
+    return Verdict("flat energy", seen, remedy) if energy_auroc < FLAT_AUROC else None
 
 
 def _matrix(s: Tensor, *, least_rows: int = 1) -> Tensor:

@@ -129,6 +129,13 @@ ON_THE_SPHERE: Table = {"cost": "cosine"}
 
 TEACHER: Table = {"name": "moving_average", "momentum": [0.99, 1.0]}
 
+MADE_OF_X: Table = {
+    "predictor": {"name": "mlp"},
+    "latent": {"name": "deterministic"},
+    "minimizer": {"name": "enumerate"},
+}
+"""What rivals have that make y itself: a decoder, and no z."""
+
 GOES_WITH: dict[str, Table] = {
     "mmcr": ON_THE_SPHERE,
     "coding_rate": ON_THE_SPHERE,
@@ -147,6 +154,18 @@ GOES_WITH: dict[str, Table] = {
     "simsiam": {"encoder_y": {"name": "stop_gradient"}, "predictor": {"name": "mlp"}, "cost": "cosine"},
     "dino": {"encoder_y": TEACHER, "projector": {"bottleneck": 64, "dim": 256}, "cost": "centred_divergence"},
     "jepa": {"encoder_y": TEACHER, "predictor": {"name": "mlp"}, "cost": "smooth_l1"},
+    "autoencoder": MADE_OF_X,
+    "masked_autoencoder": MADE_OF_X,
+    "pixel_predictor": MADE_OF_X,
+    "gaussian": MADE_OF_X,
+    "mixture": MADE_OF_X,
+    "cvae": {
+        "predictor": {"name": "mlp"},
+        "latent": {"name": "gaussian", "dim": 16, "weight": 1.0},
+        "minimizer": {"name": "variational", "samples": 4},
+    },
+    "flow": MADE_OF_X,
+    "flow_matching": MADE_OF_X,
 }
 """What a principle needs beside its terms, by name: it stands over a preset, and under what the user sets."""
 

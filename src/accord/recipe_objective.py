@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from accord.recipe_base import Count, Finite, Fraction, NotNegative, Positive, Section
+from accord.recipe_rivals import Rival
 
 
 class VICReg(Section):
@@ -204,5 +205,5 @@ DistilledSection = BYOL | SimSiam | DINO | JEPA
 RegularizedSection = VICReg | BarlowTwins | SIGReg | VISReg | MMCR | CodingRate | RDMReg
 
 ObjectiveSection = Annotated[
-    RegularizedSection | ContrastiveSection | GivenYSection | DistilledSection, Field(discriminator="name")
+    RegularizedSection | ContrastiveSection | GivenYSection | DistilledSection | Rival, Field(discriminator="name")
 ]

@@ -14,7 +14,8 @@ from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.data.vectors import unnamed_features
 from accord.errors import UsageError
-from accord.recipe import Columns, Data, Recipe
+from accord.recipe import Columns, Data, IdentityEncoder, Recipe
+from accord.recipe_rivals import Rival
 
 LENGTHS = {"epochs", "steps", "budget"}
 MOST_NAMES = 250_000
@@ -89,7 +90,9 @@ def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """
     alike = build.pairing(recipe).alike
     encoder_y, predictor = recipe.encoder_y, recipe.predictor
-    if not alike:
+    if isinstance(recipe.objective, Rival):
+        encoder_y = encoder_y or IdentityEncoder(name="identity")
+    elif not alike:
         encoder_y = encoder_y or recipe.encoder
     if "name" not in given.get("predictor", {}) and predictor.name == "identity":
         if recipe.latent.name == "sparse":

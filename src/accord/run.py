@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from accord import build, recipe_toml
+from accord.build_baselines import trained_on
 from accord.data.pairing import Originals, Pairing
 from accord.data.samples import Samples, split
 from accord.data.sources import open_source
@@ -238,7 +239,7 @@ def train_in(
     return fit(
         objective,
         samples,
-        build.in_units(pairing, objective.model),
+        trained_on(recipe, build.in_units(pairing, objective.model)),
         out=directory,
         epochs=settings.epochs,
         steps=settings.steps,

@@ -133,6 +133,21 @@ def test_an_energy_that_tells_no_more_than_at_first_is_worth_one_warning() -> No
     assert played([0.9] * 40, [0.97, *[0.95] * 39]) == [], "control: it was good from the start"
 
 
+def test_where_y_is_given_only_an_energy_that_ignores_x_is_told() -> None:
+    """A constant or narrow s_x harms no likelihood; an energy at chance is told once, late, and stops nothing."""
+    watch = CollapseWatch(rows=256, values=64, fixed=True)
+    narrow = health(effective_rank=1.0, spread=0.01, std_mean=1e-6, energy_auroc=0.7)
+    assert not any(watch.observe(progress / 50, narrow) for progress in range(51))
+    watch = CollapseWatch(rows=256, values=64, fixed=True)
+    told = {p / 50: alarm for p in range(51) if (alarm := watch.observe(p / 50, health(energy_auroc=0.51)))}
+    assert len(told) == 1 and 0.5 < min(told) < 0.7
+    (alarm,) = told.values()
+    assert not alarm.certain and alarm.kind == "flat energy" and "tells nothing of y" in alarm.remedy
+    other = CollapseWatch(rows=256, values=64)
+    assert any(other.observe(p / 50, narrow) for p in range(51)), "of learned embeddings it is a collapse"
+    assert CollapseWatch(rows=256, values=64, shifts=1).auroc_limit > watch.auroc_limit
+
+
 def test_a_bad_moment_is_not_a_collapse() -> None:
     bad, good = health(energy_auroc=0.5), health()
     assert judge(*[bad] * (PATIENCE - 1), good, *[bad] * (PATIENCE - 1), good) is None

@@ -22,6 +22,7 @@ def summary(
     values: int,
     s_x: Float[Tensor, "pairs dim"] | None = None,
     x_values: int | None = None,
+    fixed: bool = False,
 ) -> dict[str, object]:
     """All label-free figures of a representation, and the verdict.
 
@@ -34,6 +35,7 @@ def summary(
         values: numbers in one y.
         s_x: embeddings of x where it has an encoder of its own: a collapse of either branch is a collapse.
         x_values: numbers in one x; by default `values`.
+        fixed: y is taken as it is, and `views` are of x. Nothing pulls x to a point then: only a flat energy is a verdict.
 
     Returns:
         verdict (None, "constant", "dimensional" or "flat energy"), explanation and remedy (None where there is no verdict), rankme,
@@ -46,7 +48,10 @@ def summary(
     rows = views.flatten(0, 1)
     singular = diagnostics.spectrum(rows)
     std = diagnostics.std_statistics(rows)
-    found = diagnostics.verdict(rows, energy_auroc=energy_auroc, values=values)
+    if fixed:
+        found = diagnostics.flat(energy_auroc, "train longer, or accept that x tells little of y")
+    else:
+        found = diagnostics.verdict(rows, energy_auroc=energy_auroc, values=values)
     if found is None and s_x is not None:
         found = diagnostics.verdict(s_x, values=x_values or values)
     return {

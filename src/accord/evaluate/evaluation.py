@@ -31,12 +31,15 @@ from accord.evaluate.shown import THUMBNAILS, pictures
 from accord.evaluate.work import Work
 from accord.model.amortize import Amortize
 from accord.model.coordinate import Coordinate
+from accord.model.density import Density
 from accord.model.descend import Descend
 from accord.model.encoder import Branch
+from accord.model.energy import Cost, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.langevin import Langevin
 from accord.model.minimize import BestOf, Minimizer
 from accord.model.sparse_coding import Ista, Lista
+from accord.model.variational import Variational
 from accord.storage import disk_faults, finite, replace_file, write_json
 
 FORMAT = 1
@@ -137,7 +140,7 @@ def _measure(
     found["model"] = _model(model, features, embeddings, origin)
     with work.stage("probes"):
         found["probes"] = _probes(work, features, untrained, baselines)
-    pairs = index[work.some(most_pairs(model.minimizer))]
+    pairs = index[work.some(most_pairs(model.minimizer, model.cost))]
     content = samples.content[pairs]
     with work.stage("energy"):
         embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
@@ -157,10 +160,12 @@ def _measure(
     return found, sheet
 
 
-def most_pairs(minimizer: Minimizer) -> int:
+def most_pairs(minimizer: Minimizer, cost: Cost = squared_error) -> int:
     """How many pairs a minimiser can be asked about, every x with every y."""
     if isinstance(minimizer, Langevin):
         return SAMPLED
+    if isinstance(cost, Density) and (cost.network or isinstance(minimizer, Variational)):
+        return SEARCHED
     searches = isinstance(minimizer, Descend | Coordinate | Ista | Lista | BestOf)
     searches = searches or (isinstance(minimizer, Amortize) and minimizer.refine is not None)
     return SEARCHED if searches else MOST_PAIRS
@@ -252,14 +257,16 @@ def _collapse(work: Work, features: Tensor, embedded: Embedded, rungs: energy.La
     values, few = numbers(work.part.samples, some, work.pairing), slice(0, 256)
     action = None if embedded.action is None else embedded.action[few]
     blocks = [block for _, block in energy.cross_energies(work.model, embedded.s_x[few], embedded.s_y, action)]
+    fixed = work.model.takes_y_as_it_is
     return collapse.summary(
         views,
         features[:MOST_PAIRS],
         torch.cat(blocks),
         energy_auroc=auroc(rungs.matched, rungs.random),
         values=values[1],
-        s_x=None if work.model.encoder_x is work.model.encoder_y else embedded.s_x,
+        s_x=None if fixed or work.model.encoder_x is work.model.encoder_y else embedded.s_x,
         x_values=values[0],
+        fixed=fixed,
     )
 
 

@@ -198,17 +198,25 @@ def embed_views(
     batch_size: int = BATCH,
     stop: Stop = never,
 ) -> Tensor:
-    """Embeddings of `views` random views (the y of a pair) of each sample, (n, views, dim): the views of one sample are grouped."""
+    """Embeddings of `views` random views (the y of a pair) of each sample, (n, views, dim): the views of one sample are grouped.
+
+    Where y is taken as it is (`JointEmbedding.takes_y_as_it_is`) the views are the x of the pairs.
+    """
     groups = []
     with evaluating(model) as device:
         for rows in read(samples, index, device, batch_size):
             stop()
             place = torch.from_numpy(rows.place).to(device)
             pairs = (pairing(rows.values, Draws(seed, 1 + view, place), rows.aspect) for view in range(views))
-            groups.append(torch.stack([model.encoder_y(first(model, pair).y).float().cpu() for pair in pairs], dim=1))
+            groups.append(torch.stack([_view(model, first(model, pair)).float().cpu() for pair in pairs], dim=1))
     found = _joined(groups)
     check_finite(found.flatten(1), samples, index)
     return found
+
+
+def _view(model: JointEmbedding, pair: Pair) -> Tensor:
+    embedding: Tensor = model.encoder_x(pair.x) if model.takes_y_as_it_is else model.encoder_y(pair.y)
+    return embedding
 
 
 def first(model: JointEmbedding, pair: Pair) -> Pair:

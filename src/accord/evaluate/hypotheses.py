@@ -19,7 +19,7 @@ from torch import Tensor
 from accord.errors import UsageError
 from accord.evaluate.features import evaluating
 from accord.model.codebook import Codebook, ConditionalPrior
-from accord.model.energy import Energy, cosine, squared_error
+from accord.model.energy import Energy, between, cosine, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent, counts
 from accord.model.minimize import draws as drawn
@@ -284,6 +284,8 @@ def neighbours(
 ) -> Neighbours:
     """The real y's nearest to each prediction, by the model's own divergence D; E with one of them is D + R(z).
 
+    Where D is a distribution that takes more than a point, predictions are points of it and near is the squared error.
+
     Args:
         model: whose cost is asked.
         s_y_hat: predictions.
@@ -298,7 +300,7 @@ def neighbours(
     n, k, dim = s_y_hat.shape
     count = min(count, len(s_y))
     same = None if contents is None else [torch.from_numpy(part.view(np.int64)) for part in contents]
-    copies = 1 if model.cost in (squared_error, cosine) else dim  # others make all differences
+    copies = 1 if between(model.cost) in (squared_error, cosine) else dim  # others make all differences
     width = max(1, min(len(s_y), chunk // (dim * k)))
     rows = max(1, chunk // max(1, k * width * copies))
     place, distance = [], []
@@ -307,7 +309,7 @@ def neighbours(
         flat = s_y_hat[some].reshape(-1, 1, dim)
         found = torch.zeros(len(flat), 0, dtype=torch.int64)
         for first in range(0, len(s_y), width):
-            far = model.cost(flat, s_y[None, first : first + width])
+            far = between(model.cost)(flat, s_y[None, first : first + width])
             if same is not None:
                 equal = same[0][some, None] == same[1][None, first : first + width]
                 far = far.masked_fill(equal.repeat_interleave(k, 0), math.inf)
@@ -330,7 +332,7 @@ def _exact(
     """D without the rounding of a matrix product."""
     if not len(s_y):
         return torch.full(place.shape, math.inf, dtype=torch.float64)
-    far = model.cost(flat.double(), s_y[place.clamp_min(0)].double())
+    far = between(model.cost)(flat.double(), s_y[place.clamp_min(0)].double())
     return far.masked_fill(place < 0, math.inf)
 
 
@@ -362,5 +364,5 @@ def truth(
             value, z = model.minimizer(model.energy(s_x[rows].to(device), s_y[rows].to(device), known))
             parts.append((value.double().cpu(), z.cpu()))
         value, z = (torch.cat(column) for column in zip(*parts, strict=True))
-        energy = model.cost(found.s_y_hat.double(), s_y[:, None].double()) + found.energy
+        energy = between(model.cost)(found.s_y_hat.double(), s_y[:, None].double()) + found.energy
     return Truth(value, z, energy, energy.argmin(1))

@@ -28,15 +28,28 @@ class Recognition(nn.Module):
         latent_dim: width of what it makes.
         action_dim: width of the action; 0 where there is none.
         hidden: widths of the hidden layers; default one of 2 * dim.
+        dim_y: width of s_y where it is another than that of s_x.
 
     The last layer starts small, so that the first guesses are near 0. The first is a sum of products: every x with every y costs one
     product for each x and each y.
     """
 
-    def __init__(self, dim: int, latent_dim: int, *, action_dim: int = 0, hidden: tuple[int, ...] | None = None):
+    def __init__(
+        self,
+        dim: int,
+        latent_dim: int,
+        *,
+        action_dim: int = 0,
+        hidden: tuple[int, ...] | None = None,
+        dim_y: int | None = None,
+    ):
         super().__init__()
         counts(dim=dim, latent_dim=latent_dim)
-        widths = [2 * dim + action_dim, *(hidden if hidden is not None else (2 * dim,)), latent_dim]
+        widths = [
+            dim + (dim if dim_y is None else dim_y) + action_dim,
+            *(hidden if hidden is not None else (2 * dim,)),
+            latent_dim,
+        ]
         layers = [nn.Linear(*pair) for pair in itertools.pairwise(widths)]
         with torch.no_grad():
             layers[-1].weight.mul_(0.1)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from accord.collective import all_reduce_sum, total_rows
 from accord.errors import UsageError
-from accord.model.energy import all_against_all, full
+from accord.model.density import full
+from accord.model.energy import all_against_all
 from accord.model.latent import Following, positive
 
 

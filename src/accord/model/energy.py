@@ -14,13 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from accord.errors import UsageError
+from accord.model.density import Density, every_pair, full
 from accord.model.latent import Latent
 from accord.model.predictor import Predictor
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 """D(s_y_hat, s_y): (..., dim) and (..., dim), broadcast, to (...); 0 where the prediction is perfect.
 
-Those here compute in float32 at least."""
+Those here compute in float32 at least. A `Density` is one too: its first argument is what a distribution of s_y takes."""
 
 
 def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Float[Tensor, "*c"]:
@@ -65,12 +66,12 @@ def cosine(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]) -> Fl
 
 def all_against_all(a: Tensor, b: Tensor) -> bool:
     """Whether `a` is (..., n, 1, dim) and `b` (1, m, dim): broadcasting them would make n m dim numbers."""
-    return a.ndim >= 3 and b.ndim == 3 and a.shape[-2] == 1 and b.shape[0] == 1 and a.shape[-1] == b.shape[-1]
+    return every_pair(a, b) and a.shape[-1] == b.shape[-1]
 
 
-def full(s: Tensor) -> Tensor:
-    """Float32 at least: differences of close numbers and means over dimensions do not survive half precision."""
-    return s.float() if s.dtype in (torch.float16, torch.bfloat16) else s
+def between(cost: Cost) -> Cost:
+    """The divergence of two points: the cost itself; of a distribution that takes more than a point, the squared error."""
+    return squared_error if isinstance(cost, Density) and not cost.located else cost
 
 
 class Energy:
@@ -108,7 +109,15 @@ class Energy:
         return shape
 
     def predict(self, z: Float[Tensor, "... latent"]) -> Float[Tensor, "... dim"]:
-        """The predicted embedding of y for each z, (*samples, *batch, dim); batch axes only y has stay of size 1."""
+        """The predicted embedding of y for each z, (*samples, *batch, dim); batch axes only y has stay of size 1.
+
+        Of a cost that is a distribution it is one point, the mean say.
+        """
+        found = self._predicted(z)
+        return self.cost.point(found) if isinstance(self.cost, Density) else found
+
+    def _predicted(self, z: Tensor) -> Tensor:
+        """What the predictor makes: the first argument of the cost."""
         prediction: Tensor = self.predictor(self.s_x, self.latent.transmit(z), self.action)
         return prediction
 
@@ -120,15 +129,27 @@ class Energy:
         """D(s_y, Pred(s_x, z, a)) alone, of the shape of E.
 
         Raises:
-            UsageError: if predictor and encoder of y differ in their width.
+            UsageError: if predictor, cost and encoder of y do not fit each other in their width.
         """
-        s_y_hat = self.predict(z)
-        if s_y_hat.shape[-1] != self.s_y.shape[-1]:  # a width of 1 would broadcast
+        found = self._predicted(z)
+        self._require_width(found.shape[-1])
+        return self.cost(found, self.s_y)
+
+    def _require_width(self, width: int) -> None:
+        """Refuses what would be broadcast, or fail deep inside."""
+        dim = self.s_y.shape[-1]
+        if isinstance(self.cost, Density):
+            if (self.cost.width, self.cost.dim) != (width, dim):
+                raise UsageError(
+                    f"{type(self.cost).__name__} takes {self.cost.width} numbers for {self.cost.dim} dimensions, the predictor makes "
+                    f"{width}, the embedding of y has {dim}",
+                    help="give the predictor the width of the cost, and the cost the dim of the embedding of y",
+                )
+        elif width != dim:
             raise UsageError(
-                f"the predictor makes {s_y_hat.shape[-1]} dimensions, the embedding of y has {self.s_y.shape[-1]}",
+                f"the predictor makes {width} dimensions, the embedding of y has {dim}",
                 help="both encoders and the predictor need the same dim",
             )
-        return self.cost(s_y_hat, self.s_y)
 
     def detach(self) -> Energy:
         """The same energy without gradient in the encoders: what a search for z works on."""
@@ -145,10 +166,13 @@ class Energy:
 
     def size(self, *, shared: bool) -> int:
         """How many numbers one z makes for all pairs; `shared` if it is the same z for all, so that an x needs one prediction."""
-        dim = self.s_y.shape[-1]
+        density = self.cost if isinstance(self.cost, Density) else None
+        numbers = self.s_y.shape[-1] if density is None else density.numbers
         pairs = math.prod(self.batch_shape)
-        product = self.cost in (squared_error, cosine) and all_against_all(self.s_x[..., :0], self.s_y[..., :0])
-        return max(pairs, math.prod(self.s_x.shape[:-1]) * dim) if shared and product else pairs * dim
+        product = self.cost in (squared_error, cosine) if density is None else density.product
+        if shared and product and every_pair(self.s_x, self.s_y):
+            return max(pairs * (1 if density is None else density.parts), math.prod(self.s_x.shape[:-1]) * numbers)
+        return pairs * numbers
 
     def pieces(self, chunk: int, *, copies: int = 1, shared: bool = False) -> Iterator[slice]:
         """Rows of the first batch axis that make about `chunk` numbers with `copies` z for each pair; all, if they are one z."""

@@ -52,6 +52,11 @@ class JointEmbedding(nn.Module):
         self.latent = Deterministic() if latent is None else latent
         self.minimizer = Enumerate() if minimizer is None else minimizer
 
+    @property
+    def takes_y_as_it_is(self) -> bool:
+        """Whether y has an encoder of its own without weights: its embeddings are data, and nothing of them can collapse."""
+        return self.encoder_y is not self.encoder_x and next(self.encoder_y.parameters(), None) is None
+
     def forward(
         self, x: Shaped[Tensor, "*batch _"], y: Shaped[Tensor, "*batch _"], action: Tensor | None = None
     ) -> Energy:

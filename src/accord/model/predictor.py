@@ -44,13 +44,23 @@ class MLPPredictor(Predictor):
         latent_dim: width of z; 0 for a deterministic predictor.
         action_dim: width of the action; 0 where there is none.
         hidden: widths of the hidden layers; default one of 2 * dim. No batch statistics, so that train and eval agree.
+        out_dim: width of what it makes; default `dim`, and another for a cost that takes another, as a `Density` does.
 
     The first layer is a sum of three products, so that K values of z cost it K small products and one of s_x.
     """
 
-    def __init__(self, dim: int, latent_dim: int = 0, *, action_dim: int = 0, hidden: tuple[int, ...] | None = None):
+    def __init__(
+        self,
+        dim: int,
+        latent_dim: int = 0,
+        *,
+        action_dim: int = 0,
+        hidden: tuple[int, ...] | None = None,
+        out_dim: int | None = None,
+    ):
         super().__init__()
-        widths = [dim + latent_dim + action_dim, *(hidden if hidden is not None else (2 * dim,)), dim]
+        between = hidden if hidden is not None else (2 * dim,)
+        widths = [dim + latent_dim + action_dim, *between, dim if out_dim is None else out_dim]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
 
     def forward(self, s_x: Tensor, z: Tensor, action: Tensor | None = None) -> Tensor:

@@ -23,6 +23,7 @@ from accord.data.pairing import Pairing
 from accord.data.random import Draws, permutation
 from accord.data.samples import Samples
 from accord.errors import Diverged
+from accord.model.density import Density
 from accord.model.joint_embedding import JointEmbedding
 from accord.train.device import Device
 
@@ -136,16 +137,21 @@ class Probe:
             yield device.lay_out(pair.first(*ndims))
 
 
+def shifts_of(model: JointEmbedding) -> int:
+    """Mismatched pairs per sample; one where each pair takes a network, or looking would take longer than training."""
+    return 1 if isinstance(model.cost, Density) and model.cost.network else SHIFTS
+
+
 def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Health:
     matched = model.minimizer(model.energy(s_x, s_y, action)).value.float()
-    shifts = range(1, min(SHIFTS, len(s_y) - 1) + 1)
+    shifts = range(1, min(shifts_of(model), len(s_y) - 1) + 1)
     mismatched = torch.stack([model.minimizer(model.energy(s_x, s_y.roll(k, 0), action)).value for k in shifts]).float()
     if not all(bool(t.isfinite().all()) for t in (s_x, s_y, matched, mismatched)):
         raise Diverged(
             "embeddings or energies of held-out samples are not finite, in evaluation mode",
             help="lower the learning rate; the last checkpoint is intact",
         )
-    branches = [s_y] if model.encoder_x is model.encoder_y else [s_x, s_y]
+    branches = [s_y] if model.encoder_x is model.encoder_y else [s_x] if model.takes_y_as_it_is else [s_x, s_y]
     stds = [diagnostics.std_statistics(s) for s in branches]
     return Health(
         effective_rank=min(diagnostics.effective_rank(s) for s in branches),
@@ -155,7 +161,7 @@ def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | No
         energy_matched=float(matched.mean()),
         energy_mismatched=float(mismatched.mean()),
         energy_auroc=diagnostics.auroc(matched, mismatched),
-        dim=s_y.shape[-1],
+        dim=branches[0].shape[-1],
     )
 
 
@@ -178,6 +184,9 @@ class CollapseWatch:
     Args:
         rows: samples in the fixed batch.
         values: numbers in one sample.
+        fixed: y is taken as it is (the encoder of y has no weights). Nothing pulls the other branch to a point then, whatever it looks
+            like: only an energy that ignores x is told, once, and stops nothing, for x may indeed tell nothing of y.
+        shifts: mismatched pairs per sample.
         history: by kind, the values of the bad evaluations in a row; part of a checkpoint.
         largest_std: the largest mean standard deviation seen; part of a checkpoint.
         first_auroc: what the energy told at the first evaluation; part of a checkpoint.
@@ -186,6 +195,8 @@ class CollapseWatch:
 
     rows: int
     values: int
+    fixed: bool = False
+    shifts: int = SHIFTS
     history: dict[str, list[float]] = field(default_factory=dict)
     largest_std: float = 0.0
     first_auroc: float | None = None
@@ -202,7 +213,7 @@ class CollapseWatch:
     @property
     def auroc_error(self) -> float:
         """So much an AUROC may be off by chance: three standard errors."""
-        n, m = self.rows, self.rows * min(SHIFTS, self.rows - 1)
+        n, m = self.rows, self.rows * min(self.shifts, self.rows - 1)
         return CHANCE_ERRORS * math.sqrt((n + m + 1) / (12 * n * m))
 
     @property
@@ -225,6 +236,8 @@ class CollapseWatch:
         self.largest_std = max(self.largest_std, health.std_mean)
         if progress < GRACE or self.rows < ROWS_NEEDED:
             return None
+        if self.fixed:
+            return self._ignored(progress, health)
         share = SHRUNK_UNSURE if health.energy_auroc < UNSURE else SHRUNK
         shrunk = health.std_mean < min(SMALL, share * self.largest_std)
         few = health.dim > 1 and health.effective_rank < self.rank_limit(health.dim)
@@ -243,6 +256,19 @@ class CollapseWatch:
         seen = [*self.history.get(kind, []), value][-PATIENCE:] if bad else []
         self.history[kind] = seen
         return len(seen) == PATIENCE and seen[-1] <= max(seen[0], 0.0) * BETTER
+
+    def _ignored(self, progress: float, health: Health) -> Alarm | None:
+        """Half of the run is over and the energy of what is made of x is no lower for the y of this x than for others."""
+        bad = progress >= LATE and health.energy_auroc < self.auroc_limit
+        if not self._lasts("ignored", bad, health.energy_auroc - 0.5) or self.warned:
+            return None
+        self.warned = True
+        return Alarm(
+            "flat energy",
+            f"the energy does not tell matched from mismatched pairs: AUROC {health.energy_auroc:.2f}, chance is 0.50",
+            "train longer or raise the learning rate; it may also be that x tells nothing of y",
+            certain=False,
+        )
 
     def _warning(self, progress: float, health: Health) -> Alarm | None:
         """Half of the run is over and the energy tells no more than it did at first, and little."""

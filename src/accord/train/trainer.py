@@ -23,7 +23,7 @@ from accord.objective.loss import Loss, Objective
 from accord.train.checkpoint import Checkpoint, newest, quarantine, save_checkpoint, verify
 from accord.train.device import Device
 from accord.train.distributed import Ranks
-from accord.train.monitor import NOT_EVALUATED, CollapseWatch, Probe
+from accord.train.monitor import NOT_EVALUATED, CollapseWatch, Probe, shifts_of
 from accord.train.optim import parameter_groups, set_rate
 from accord.train.parallel import seed_step, spread
 from accord.train.progress import Progress
@@ -87,7 +87,12 @@ class Trainer:
         self.guard = Guard(objective, self.optimizer)
         self.clock = Clock()
         self.log: MetricsLog | None = None
-        self.watch = CollapseWatch(rows=len(self.probe), values=self.probe.values)
+        self.watch = CollapseWatch(
+            rows=len(self.probe),
+            values=self.probe.values,
+            fixed=objective.model.takes_y_as_it_is,
+            shifts=shifts_of(objective.model),
+        )
         self.step = 0
         self.signal: int | None = None
         self.plan = Plan(((0, 1),))
