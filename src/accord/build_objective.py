@@ -67,8 +67,11 @@ def objective_of(recipe: Recipe, model: JointEmbedding) -> Objective:
         UsageError: if the principle needs a teacher and the model has none.
     """
     if isinstance(recipe.objective, Distilled):
-        return distilled(model, terms(recipe, model), symmetric=recipe.objective.symmetric)
-    return Objective(model, terms(recipe, model))
+        return distilled(model, terms(recipe), symmetric=recipe.objective.symmetric)
+    if isinstance(recipe.objective, Rival):
+        dim = model.cost.dim if isinstance(model.cost, Density) else 1
+        return Objective(model, {**likelihood(dim), **_care(recipe)})
+    return Objective(model, terms(recipe))
 
 
 def cost(recipe: Recipe) -> Cost:
@@ -95,22 +98,13 @@ def cost(recipe: Recipe) -> Cost:
     return COSTS[recipe.cost]
 
 
-def terms(recipe: Recipe, model: JointEmbedding) -> Terms:
+def terms(recipe: Recipe) -> Terms:
     """What a recipe's model is trained by: the terms of its principle, and the care for codes if it asks for it.
 
     Raises:
         UsageError: for a principle that takes the embeddings of y as data where they are trained.
     """
-    found = dict(_principle(recipe, model))
-    if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
-        found["usage"] = (recipe.latent.usage, UsageEntropy())
-    return found
-
-
-def _principle(recipe: Recipe, model: JointEmbedding) -> Terms:
     section = recipe.objective
-    if isinstance(section, Rival):
-        return likelihood(model.cost.dim if isinstance(model.cost, Density) else 1)
     if isinstance(section, ContrastiveDivergence | ScoreMatching):
         _require_given_y(recipe)
     options = section.model_dump(exclude={"name", *Contrastive.model_fields})
@@ -118,7 +112,13 @@ def _principle(recipe: Recipe, model: JointEmbedding) -> Terms:
         options["negatives"] = negatives(section)
     if isinstance(section, Distilled):
         options = {}  # theirs belong to the model
-    return PRINCIPLES[section.name](**options)
+    return {**PRINCIPLES[section.name](**options), **_care(recipe)}
+
+
+def _care(recipe: Recipe) -> Terms:
+    if isinstance(recipe.latent, CodebookLatent) and recipe.latent.usage:
+        return {"usage": (recipe.latent.usage, UsageEntropy())}
+    return {}
 
 
 def negatives(section: Contrastive) -> Negatives:
