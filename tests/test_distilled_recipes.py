@@ -109,7 +109,7 @@ def test_pairs_that_cannot_be_exchanged_are_refused_in_words() -> None:
 @pytest.mark.parametrize("name", ["dino", "jepa"])
 def test_every_verb_works_with_a_teacher(name: str, tmp_path: Path, accord: Command) -> None:
     run = tmp_path / "run"
-    few = ["--set", "training.steps=12", "--set", "training.batch_size=64", "--set", "training.on_collapse='warn'"]
+    few = ["--set", "training.steps=60", "--set", "training.batch_size=64", "--set", "training.on_collapse='warn'"]
     assert accord("train", "digits", "--set", f"objective.name={name}", *few, "--out", str(run)).code == 0
     assert accord("evaluate", str(run)).code == 0
     assert accord("embed", str(run), "digits", "-o", str(tmp_path / "e.parquet"), "--side", "y").code == 0

@@ -181,9 +181,10 @@ def goes_with(principle: str, preset: Table, canvas: int) -> Table:
     patch = max(2, min(canvas, 64) // 8)
     grid = min(canvas, 64) // patch
     hidden = {"patch": patch, "block": max(1, (3 * grid + 4) // 8), "size": patch * grid}
-    width = {"width": 64, "depth": 3, "heads": 2} if canvas <= 16 else {"width": 128, "depth": 4, "heads": 4}
     pairing = {"name": "masked_blocks", "whole": True, **hidden}
-    return {**needs, "pairing": pairing, "encoder": {"name": "vit", "patch": patch, **width}}
+    encoder = {"name": "vit", "patch": patch, "width": 96, "depth": 4, "heads": 3}
+    slow = {"optimizer": {"learning_rate": 1e-3}} if canvas > 16 else {}  # than convolutions bear
+    return {**needs, "pairing": pairing, "encoder": encoder, **slow}
 
 
 SMALL_VIEWS = {"photo", "grey_photo"}

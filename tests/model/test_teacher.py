@@ -277,3 +277,7 @@ def test_prototypes_are_cosines() -> None:
     v = torch.randn(5, 3, dtype=torch.float64)
     expected = [[float(a @ w / (a.norm() * w.norm())) for w in layer.weight.detach()] for a in v]
     torch.testing.assert_close(layer(v), torch.tensor(expected, dtype=torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer.float()(v.bfloat16())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, layer(v.bfloat16().float()), rtol=0, atol=0)

@@ -88,6 +88,8 @@ class Prototypes(nn.Module):
         nn.init.trunc_normal_(self.weight, std=0.02)
 
     def forward(self, v: Float[Tensor, "batch width"]) -> Float[Tensor, "batch dim"]:
-        """The cosines."""
-        cosines: Tensor = F.linear(F.normalize(v, dim=-1), F.normalize(self.weight, dim=-1))
+        """The cosines, in float32 at least: a temperature will divide them."""
+        with torch.autocast(v.device.type, enabled=False):
+            unit = F.normalize(v.to(self.weight.dtype), dim=-1)
+            cosines: Tensor = F.linear(unit, F.normalize(self.weight, dim=-1))
         return cosines
