@@ -28,7 +28,7 @@ from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
 from accord.model.energy import cosine, smooth_l1
 from accord.model.joint_embedding import JointEmbedding
-from accord.model.predictor import MLPPredictor, Predictor
+from accord.model.predictor import IdentityPredictor, MLPPredictor, Predictor
 from accord.model.projector import Projector
 from accord.model.teacher import MovingAverage
 from accord.objective import contrastive, distillation, principles
@@ -37,6 +37,7 @@ from accord.objective.loss import Objective
 from accord.train.progress import Silent
 
 DISTILLED = {"byol": cosine, "jepa": smooth_l1}
+SINGLE = {"single": True}
 SHARE = 16
 """Samples of each of two processes in a batch of 32."""
 
@@ -46,6 +47,17 @@ class Double(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.double()
+
+
+class Residual(nn.Module):
+    """A block, as residual networks and transformers have them."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(width, 7), nn.Linear(7, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x).tanh())
 
 
 class DoublePredictor(Predictor):
@@ -63,7 +75,9 @@ def objective(principle: str = "vicreg", *, norm: bool = True, codes: int = 0, d
     """In float64, by default without dropout: with what several processes do, only rounding differs."""
     torch.manual_seed(0)
     layer: nn.Module = BatchNorm1d(24) if norm else nn.LayerNorm(24)
-    backbone = nn.Sequential(Double(), nn.Linear(16, 24), layer, nn.GELU(), nn.Dropout(dropout))
+    backbone = nn.Sequential(
+        Double(), nn.Linear(16, 24), layer, nn.GELU(), nn.Dropout(dropout), Residual(24), Residual(24)
+    )
     barlow = principle == "barlow_twins"
     options: dict[str, Any] = {"final_norm": True} if barlow else {} if norm else {"norm": nn.LayerNorm}
     encoder = Encoder(backbone, Projector(24, 12, hidden=(32,), **options), sample_ndim=1)
@@ -77,6 +91,14 @@ def objective(principle: str = "vicreg", *, norm: bool = True, codes: int = 0, d
     terms = principles.sigreg(slices=32) if principle == "sigreg" else getattr(principles, principle)()
     usage = {"usage": (1.0, UsageEntropy())} if codes else {}
     return principles.regularized(model, {**terms, **usage}).double()
+
+
+def single() -> Objective:
+    """In float32, for what has fewer bits."""
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Linear(16, 24), BatchNorm1d(24), nn.GELU(), Residual(24), Residual(24))
+    encoder = Encoder(backbone, Projector(24, 12, hidden=(32,)), sample_ndim=1)
+    return principles.regularized(JointEmbedding(encoder, encoder, IdentityPredictor()))
 
 
 def free_port() -> int:
@@ -157,10 +179,13 @@ def train(
     import many
     import tiny
 
-    made = many.objective(**(objective or {}))
+    made = many.single() if objective == SINGLE else many.objective(**(objective or {}))
     pairs = Views(slow, breaks or {})
     given = {"progress": Leaves(leave)} if leave else {}
     tiny.train(Path(out), **{"steps": 12, "log_every": 1, **given, "objective": made, "pairing": pairs, **options})
+    encoder = list(made.model.encoder_x.parameters())
+    held = sum(getattr(p, "_local_tensor", p).numel() for p in encoder)
+    print(f"holds {held} of {sum(p.numel() for p in encoder)} numbers", flush=True)
 
 
 @contextmanager

@@ -246,6 +246,7 @@ class Training(Section):
     budget: str | None = None
     batch_size: Annotated[int, Field(ge=2)] = 256
     accumulate: Count | None = None
+    parallel: Literal["ddp", "fsdp"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -246,6 +246,7 @@ def train_in(
         budget=settings.budget,
         batch_size=settings.batch_size,
         accumulate=settings.accumulate or 1,
+        parallel=settings.parallel or "ddp",
         seed=settings.seed,
         held_out=recipe.data.held_out if recipe.data.split_seed is None else held_out,
         optimizer=build.optimizer(recipe),

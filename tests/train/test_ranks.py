@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ PRINCIPLES = ["vicreg", "barlow_twins", "sigreg", "visreg", "info_nce", "siglip"
 @pytest.mark.parametrize("principle", PRINCIPLES)
 def test_two_processes_equal_one(folder: Path, principle: str) -> None:
     assert difference(*both(folder, principle, objective={"principle": principle})) < MOST
+    assert all(re.search(r"holds (\d+) of \1 numbers", text) for text in many.outputs(2, folder / f"logs-{principle}"))
 
 
 def test_a_latent_with_codes_too(folder: Path) -> None:
@@ -101,6 +103,55 @@ def test_two_processes_go_on_bit_for_bit_though_the_model_draws_numbers(folder: 
     assert tiny.weights_hash(runs[0]) == tiny.weights_hash(runs[1])
     many.train(str(folder / "drop-one"), **options)
     assert difference(folder / "drop-one", runs[0]) > 1e-3, "a control: other numbers, so dropout does something"
+
+
+@pytest.mark.parametrize("options", [{}, {"objective": {"principle": "info_nce"}}, {"batch_size": 33}], ids=str)
+def test_sharded_encoders_equal_whole_ones(folder: Path, options: dict[str, Any]) -> None:
+    name = f"fsdp-{len(str(options))}"
+    many.train(str(folder / f"{name}-1"), **options)
+    many.together(2, folder / f"logs-{name}", out=str(folder / f"{name}-2"), parallel="fsdp", **options)
+    assert difference(folder / f"{name}-1", folder / f"{name}-2") < MOST
+    for text in many.outputs(2, folder / f"logs-{name}"):
+        held, every = map(int, re.findall(r"holds (\d+) of (\d+) numbers", text)[-1])
+        assert 0.4 * every < held < 0.6 * every
+
+
+def test_sharded_encoders_in_parts(folder: Path) -> None:
+    options = {"objective": {"norm": False}}
+    many.train(str(folder / "sharded-1"), **options)
+    many.together(2, folder / "logs-sharded", out=str(folder / "sharded-2"), parallel="fsdp", accumulate=2, **options)
+    assert difference(folder / "sharded-1", folder / "sharded-2") < MOST
+
+
+def test_checkpoints_of_sharded_runs_are_those_of_all_runs(folder: Path) -> None:
+    """One process, two with sharded encoders, two with whole ones, and one again."""
+    one, run = folder / "plain-1", folder / "sharing"
+    many.train(str(one))
+    for turn, (size, leave, parallel) in enumerate([(1, 3, "ddp"), (2, 6, "fsdp"), (2, 9, "ddp"), (2, 0, "fsdp")]):
+        code = 143 if leave else 0
+        many.together(
+            size,
+            folder / f"logs-sharing-{turn}",
+            code=code,
+            out=str(run),
+            leave=leave,
+            resume=turn > 0,
+            parallel=parallel,
+        )
+    assert difference(one, run) < MOST
+
+
+def test_teachers_are_not_sharded(tmp_path: Path) -> None:
+    many.together(2, tmp_path, code=2, out=str(tmp_path / "run"), parallel="fsdp", objective={"principle": "byol"})
+    assert "MovingAverage cannot be sharded" in "".join(many.outputs(2, tmp_path))
+
+
+def test_sharded_encoders_in_half_precision(tmp_path: Path) -> None:
+    for parallel in ("ddp", "fsdp"):
+        options = {"objective": many.SINGLE, "precision": "bfloat16", "parallel": parallel, "budget": "2s"}
+        many.together(2, tmp_path, out=str(tmp_path / parallel), steps=None, **options)
+    ddp, fsdp = (losses(tmp_path / parallel)[:3] for parallel in ("ddp", "fsdp"))
+    assert np.abs(ddp / fsdp - 1).max() < 0.03, "bfloat16 has 8 bits"
 
 
 def test_a_larger_difference_would_be_seen(folder: Path) -> None:

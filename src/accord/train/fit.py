@@ -49,6 +49,7 @@ def fit(
     plan: Sequence[tuple[int, int]] | None = None,
     batch_size: int = 256,
     accumulate: int = 1,
+    parallel: str = "ddp",
     seed: int = 0,
     held_out: float | np.ndarray = 0.2,
     optimizer: OptimizerSettings | None = None,
@@ -87,6 +88,8 @@ def fit(
         batch_size: samples per step, at least 2, of all processes together.
         accumulate: parts of a batch that the encoders work on one after the other, for batches that do not fit into memory. The
             gradient is that of the whole batch, at the price of one more forward pass; only batch norm sees a part at a time.
+        parallel: of several processes, "ddp": each holds all weights; "fsdp": each holds a part of the encoders' weights, which are
+            whole only in the checkpoints (`load_weights`) afterwards. The results are the same.
         seed: of the split, the order, the views and what the model draws itself (dropout). Initial weights are the caller's.
         held_out: share of the samples kept for evaluation, or indices; training looks for collapse on them.
         optimizer: `AdamW()`, `SGD(...)` or `LARS(...)`; AdamW by default.
@@ -118,7 +121,7 @@ def fit(
     length = Length(epochs, steps, budget, plan)
     descent = Descent(optimizer or AdamW(), lr, weight_decay, warmup)
     habits = Habits(on_collapse, checkpoint_every, log_every, max_bad_fraction)
-    settings = Settings(length, descent, habits, batch_size, seed, held_out, accumulate)
+    settings = Settings(length, descent, habits, batch_size, seed, held_out, accumulate, parallel)
     if not (length.given or resume or isinstance(out, RunDirectory)):
         raise UsageError("how long? nothing is given", help=ONE_LENGTH, code="E258")
     with ExitStack() as stack:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from accord.errors import UsageError
+from accord.train.sharded import is_sharded
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ OptimizerSettings = AdamW | SGD | LARS
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: those with weight decay (two axes or more), and the rest.
+    """Trainable parameters in two groups: those with weight decay (two axes or more), and the rest; sharded ones in groups of their own.
 
     Each group has `names`, which a checkpoint uses; a parameter that is shared appears once. Groups without members are left out.
 
@@ -91,8 +92,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     if not named:
         raise UsageError("nothing to train", help="give a parameter of the model requires_grad=True", code="E259")
     groups = []
-    for decay in (True, False):
-        members = [(name, p) for name, p in named if (p.ndim >= 2) is decay]
+    for decay, apart in ((True, False), (False, False), (True, True), (False, True)):
+        members = [(name, p) for name, p in named if (p.ndim >= 2) is decay and is_sharded(p) is apart]
         if members:
             groups.append(
                 {

@@ -22,6 +22,7 @@ MAY_CHANGE = {
     "data.column",
     "data.max_bad_fraction",
     "training.device",
+    "training.parallel",
     "training.on_collapse",
     "training.checkpoint_every",
 }
@@ -125,6 +126,7 @@ class Settings:
     seed: int = 0
     held_out: float | np.ndarray = 0.2
     accumulate: int = 1
+    parallel: str = "ddp"
 
     def __post_init__(self) -> None:
         few = self.accumulate if isinstance(self.accumulate, int) else 1
@@ -135,6 +137,10 @@ class Settings:
                 where="accumulate",
                 help="raise batch_size: it counts the samples of a step, of all parts together",
                 code="E259",
+            )
+        if self.parallel not in ("ddp", "fsdp"):
+            raise UsageError(
+                f"parallel = {self.parallel!r}", where="parallel", help="give 'ddp' or 'fsdp'", code="E259"
             )
         fine = "2 or more: one sample has no statistics"
         _bound("batch_size", self.batch_size, lambda v: v >= 2 and v == int(v), fine)

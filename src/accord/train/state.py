@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from accord.collective import rank
 from accord.errors import ArtifactError
 from accord.train.checkpoint import STATE, STATE_TENSORS, WEIGHTS, Checkpoint
+from accord.train.sharded import gathered, write
 from accord.train.tensors import (
     copy_into,
     damaged,
@@ -27,20 +29,23 @@ from accord.train.tensors import (
 
 
 def pack(objective: nn.Module, optimizer: Optimizer, training: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a checkpoint.
+    """The files of a checkpoint. Of several processes all must call it, for what is sharded is gathered; the first gets the files.
 
     Args:
         objective: its whole `state_dict()` is stored, shared tensors once.
         optimizer: built from `parameter_groups`.
         training: where training stands, JSON values.
     """
-    tensors = {f"{key}.{name}": t for name, key, t, _ in _optimizer_state(optimizer)}
+    weights = gathered(distinct(objective.state_dict(keep_vars=True)))
+    tensors = gathered({f"{key}.{name}": t for name, key, t, _ in _optimizer_state(optimizer)})
+    if rank() > 0:
+        return {}
     tensors["rng.torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors |= {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     state = {"training": training, "rng": {"python": random.getstate(), "numpy": _numpy_state()}}
     return {
-        WEIGHTS: encode(distinct(objective.state_dict())),
+        WEIGHTS: encode(weights),
         STATE_TENSORS: encode(tensors),
         STATE: json.dumps(state, allow_nan=False).encode(),
     }
@@ -55,12 +60,13 @@ def unpack(checkpoint: Checkpoint, objective: nn.Module, optimizer: Optimizer) -
     weights_file, tensors_file = checkpoint.path / WEIGHTS, checkpoint.path / STATE_TENSORS
     weights, tensors = read_tensors(weights_file), read_tensors(tensors_file)
     require_finite([name for name, _ in objective.named_parameters()], weights, where=weights_file)
-    require_match(objective.state_dict(), weights, where=str(weights_file))
+    targets = objective.state_dict(keep_vars=True)
+    require_match(targets, weights, where=str(weights_file))
     optimizer_state = _matched(tensors, optimizer, str(tensors_file))
     try:
         state = strict_json((checkpoint.path / STATE).read_bytes())
         training = dict(state["training"])
-        copy_into(objective.state_dict(), weights, where=str(weights_file))
+        copy_into(targets, weights, where=str(weights_file))
         for p, key, value in optimizer_state:
             optimizer.state[p][key] = value
         _restore_random(state["rng"], tensors)
@@ -109,8 +115,9 @@ def _matched(tensors: Mapping[str, Tensor], optimizer: Optimizer, where: str) ->
                 help="resume with the settings of the run (its recipe.toml)",
                 code="E403",
             )
-        like = torch.empty_like(p, dtype=value.dtype) if value.shape == p.shape else value.to(p.device)
-        found.append((p, key, like.copy_(value)))
+        like = torch.zeros_like(p, dtype=value.dtype) if value.shape == p.shape else value.to(p.device)
+        write(like, value)
+        found.append((p, key, like.detach()))
     return found
 
 

@@ -13,6 +13,7 @@ from accord.data.pair import Pair
 from accord.errors import Diverged
 from accord.objective.loss import Loss, Objective
 from accord.train.device import Device
+from accord.train.sharded import norm
 
 Gradient = Callable[[Pair], Loss]
 """Computes the loss of a batch and adds its gradient to that of the parameters."""
@@ -85,7 +86,7 @@ class Guard:
     def judge(self, loss: Loss) -> None:
         """After the backward pass: is everything finite?"""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        values = [*loss.terms.values(), loss.total.detach(), nn.utils.get_total_norm(gradients)]
+        values = [*loss.terms.values(), loss.total.detach(), norm(gradients)]
         culprits = all_reduce_max(1 - torch.stack([v.float() for v in values]).isfinite().float())
         self.culprits.copy_(torch.where(self.found > 0, self.culprits, culprits))
         self.found.copy_(self.culprits.amax())

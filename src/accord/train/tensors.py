@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from accord.errors import ArtifactError
+from accord.train.sharded import is_sharded, write
 
 MAX_HEADER = 10_000_000
 MAX_TENSORS = 100_000
@@ -35,10 +36,17 @@ def damaged(what: str, path: Path) -> ArtifactError:
 
 
 def distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor under the first of its names: a shared encoder is one set of tensors under two."""
+    """Each tensor under the first of its names: a shared encoder is one set of tensors under two.
+
+    Of sharded ones the objects are compared, for a process may hold nothing of them: give those of ``state_dict(keep_vars=True)``.
+    """
     seen: dict[object, str] = {}
     for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else name
+        place: object = name
+        if is_sharded(tensor):
+            place = id(tensor)
+        elif tensor.numel():
+            place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         seen.setdefault(place, name)
     return {name: tensors[name] for name in seen.values()}
 
@@ -147,7 +155,7 @@ def copy_into(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, w
     """
     require_match(targets, tensors, where=where)
     for name, target in distinct(targets).items():
-        target.copy_(tensors[name])
+        write(target, tensors[name])
 
 
 def require_match(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, where: str) -> None:

@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
+from copy import deepcopy
 from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,8 +81,9 @@ class Trainer:
         )
         fixed = held_out if len(held_out) >= 32 else train
         self.probe = Probe(samples, fixed, pairing, seed=settings.seed, batch_size=settings.batch_size)
+        self.copy = deepcopy(objective) if settings.length.budget is not None else None  # sharded it cannot be copied
         device.place(objective)
-        self.gradient = spread(objective, device, parts=settings.accumulate)
+        self.gradient = spread(objective, device, parts=settings.accumulate, parallel=settings.parallel)
         self.optimizer = settings.descent.optimizer.build(parameter_groups(objective, settings.descent.weight_decay))
         self.peak = settings.descent.rate(settings.batch_size)
         self.guard = Guard(objective, self.optimizer)
@@ -113,6 +115,7 @@ class Trainer:
                 recipe = self.story.record or self.settings.as_recipe(self.samples)
                 self.run.write_once(describe_environment(str(self.device), self.story.command, self.ranks), recipe)
             self.plan = self._first_plan()
+        self.copy = None
         keep = 0 if checkpoint is None else self._restore(checkpoint)
         self.log = MetricsLog(self.run.path / METRICS, keep=keep) if self.ranks.first else None
         self.pace = None if self.budget is None else Pace(self.budget)
@@ -176,8 +179,9 @@ class Trainer:
             raise UsageError(
                 "how long? nothing is given, and there is nothing to go on from", help=ONE_LENGTH, code="E258"
             )
+        assert self.copy is not None
         each = seconds_per_step(
-            self.objective,
+            self.copy,
             self.settings,
             self._batches,
             self._pair,
@@ -378,7 +382,7 @@ class Trainer:
 
     def _space(self) -> int:
         """Bytes of three checkpoints, with an optimiser that keeps two numbers per weight, and of the log."""
-        sizes = [t.numel() * t.element_size() for t in distinct(self.objective.state_dict()).values()]
+        sizes = [t.numel() * t.element_size() for t in distinct(self.objective.state_dict(keep_vars=True)).values()]
         return 9 * sum(sizes) + 2**22
 
     def close(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from copy import deepcopy
 
 import torch
 
@@ -25,7 +24,7 @@ STEPS = (2, 5, 30)
 
 
 def seconds_per_step(
-    objective: Objective,
+    copy: Objective,
     settings: Settings,
     batches: Callable[[int, int], AbstractContextManager[Iterator[Batch]]],
     pair: Callable[[Batch], Pair],
@@ -35,14 +34,16 @@ def seconds_per_step(
     stop: Stop,
     limit: float,
 ) -> float:
-    """Seconds a step takes, as the first rank measures it in at most about `limit` seconds; nothing that is given is changed.
+    """Seconds a step takes, as the first rank measures it in at most about `limit` seconds; `copy` is used up.
 
     Raises:
         Interrupted: after a signal.
     """
-    copy = deepcopy(objective)
+    device.place(copy)
+    gradient = spread(copy, device, parts=settings.accumulate, parallel=settings.parallel)
     optimizer = settings.descent.optimizer.build(parameter_groups(copy, 0.0))
-    guard, gradient = Guard(copy, optimizer), spread(copy, device, parts=settings.accumulate)
+    copy.train()
+    guard = Guard(copy, optimizer)
     unmeasured, least, most = STEPS
     times: list[float] = []
     with torch.random.fork_rng(device.cuda_devices), batches(0, unmeasured + most) as some:
