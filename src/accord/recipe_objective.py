@@ -79,7 +79,7 @@ class InfoNCE(Contrastive):
     """Van den Oord, Li, Vinyals 2018, arXiv:1807.03748; `within` makes it NT-Xent (Chen et al. 2020, arXiv:2002.05709)."""
 
     name: Literal["info_nce"]
-    temperature: Positive = 0.1
+    temperature: Positive = 0.2
     within: bool = False
 
 
@@ -87,7 +87,7 @@ class DCL(Contrastive):
     """Yeh et al. 2022, arXiv:2110.06848."""
 
     name: Literal["dcl"]
-    temperature: Positive = 0.1
+    temperature: Positive = 0.2
     within: bool = False
 
 
@@ -103,7 +103,7 @@ class Triplet(Contrastive):
     """Schroff, Kalenichenko, Philbin 2015, arXiv:1503.03832."""
 
     name: Literal["triplet"]
-    margin: NotNegative = 0.2
+    margin: NotNegative = 0.5
     by_distance: NotNegative = 0.0
 
 
@@ -125,7 +125,7 @@ class Logistic(Contrastive):
     """LeCun, Chopra, Hadsell, Ranzato, Huang 2006."""
 
     name: Literal["logistic"]
-    temperature: Positive = 1.0
+    temperature: Positive = 0.1
 
 
 class Spectral(Contrastive):

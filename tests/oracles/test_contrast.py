@@ -208,7 +208,7 @@ def test_a_case_by_hand() -> None:
         (triplet(margin=0.5), 0.0),
         (siamese(margin=2.0), 0.5),
         (square_square(margin=3.0), 4.0),
-        (logistic(), math.log(1 + 1 / e)),
+        (logistic(temperature=1.0), math.log(1 + 1 / e)),
         (spectral(), -2.0),
         (info_nce(temperature=1.0, within=True), math.log(1 + 2 / e)),
     ]:

@@ -96,7 +96,7 @@ class InfoNCE:
     Van den Oord, Li, Vinyals 2018, arXiv:1807.03748. With $F = 1 - \cos$ the exponentials are $e^{\cos/\tau}$ up to a factor that cancels.
     """
 
-    temperature: float = 0.1
+    temperature: float = 0.2
 
     def __post_init__(self) -> None:
         positive(temperature=self.temperature)
@@ -113,7 +113,7 @@ class Decoupled:
     Yeh et al. 2022, arXiv:2110.06848 (DCL).
     """
 
-    temperature: float = 0.1
+    temperature: float = 0.2
 
     def __post_init__(self) -> None:
         positive(temperature=self.temperature)
@@ -131,7 +131,7 @@ class Hinge:
     Autonomous Machine Intelligence", table 1.
     """
 
-    margin: float = 0.2
+    margin: float = 0.5
     by_distance: float = 0.0
 
     def __post_init__(self) -> None:
@@ -186,7 +186,7 @@ class Logistic:
     LeCun et al. 2006, "A Tutorial on Energy-Based Learning", where $\tau = 1$.
     """
 
-    temperature: float = 1.0
+    temperature: float = 0.1
 
     def __post_init__(self) -> None:
         positive(temperature=self.temperature)

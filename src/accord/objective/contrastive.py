@@ -25,7 +25,7 @@ from accord.objective.negatives import Negatives
 from accord.objective.uniformity import Uniformity
 
 
-def info_nce(*, temperature: float = 0.1, within: bool = False, negatives: Negatives | None = None) -> Terms:
+def info_nce(*, temperature: float = 0.2, within: bool = False, negatives: Negatives | None = None) -> Terms:
     r"""InfoNCE: each x is to find its y among those of the batch by its energy, and each y its x.
 
     Mean of both directions of $-\log (e^{-F^+/\tau} / \sum_j e^{-F_j/\tau})$, the pair included in the sum. With the cost `cosine` and
@@ -48,7 +48,7 @@ def info_nce(*, temperature: float = 0.1, within: bool = False, negatives: Negat
     return {"info_nce": (1.0, Contrast(InfoNCE(temperature), negatives, within=within))}
 
 
-def dcl(*, temperature: float = 0.1, within: bool = False, negatives: Negatives | None = None) -> Terms:
+def dcl(*, temperature: float = 0.2, within: bool = False, negatives: Negatives | None = None) -> Terms:
     r"""DCL: `info_nce` without the pair in the sum, which makes small batches learn as well as large ones.
 
     Yeh et al. 2022, arXiv:2110.06848; theirs has ``within=True``.
@@ -81,7 +81,7 @@ def siglip(*, scale: float = 10.0, bias: float = -10.0, negatives: Negatives | N
     return {"siglip": (1.0, Contrast(PairwiseSigmoid(scale, bias), negatives, symmetric=False))}
 
 
-def triplet(*, margin: float = 0.2, by_distance: float = 0.0, negatives: Negatives | None = None) -> Terms:
+def triplet(*, margin: float = 0.5, by_distance: float = 0.0, negatives: Negatives | None = None) -> Terms:
     r"""Triplets: a wrong partner is to have an energy above that of the right one by a margin, $\max(0, F^+ - F^- + m)$.
 
     Mean over both directions and all negatives. With `by_distance` the margin is $m + \mu \frac1D \lVert s_y - s_{\hat y} \rVert^2$. For
@@ -129,10 +129,11 @@ def square_square(*, margin: float = 1.0, negatives: Negatives | None = None) ->
     return {"square_square": (1.0, Contrast(SquareSquare(margin), negatives, symmetric=False))}
 
 
-def logistic(*, temperature: float = 1.0, negatives: Negatives | None = None) -> Terms:
+def logistic(*, temperature: float = 0.1, negatives: Negatives | None = None) -> Terms:
     r"""Logistic: $\log(1 + e^{(F^+ - F^-)/\tau})$, a soft margin; the mean of both directions and all negatives.
 
-    LeCun, Chopra, Hadsell, Ranzato, Huang 2006, "A Tutorial on Energy-Based Learning", where $\tau = 1$.
+    LeCun, Chopra, Hadsell, Ranzato, Huang 2006, "A Tutorial on Energy-Based Learning", where $\tau = 1$ and energies have no
+    bound; the default is for the cost `cosine`.
 
     Args:
         temperature: $\tau$ in units of energy.
