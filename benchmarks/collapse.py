@@ -18,7 +18,11 @@ from accord.train.progress import Silent
 from accord.train.run_directory import RunDirectory
 from accord.train.signals import Stop
 
-HEALTHY = {name: [f"objective.name={name}"] for name in ("vicreg", "barlow_twins", "sigreg", "visreg")}
+NAMES = (
+    *("vicreg", "barlow_twins", "sigreg", "visreg", "mmcr", "coding_rate", "rdmreg"),
+    *("info_nce", "dcl", "siglip", "triplet", "siamese", "align_uniform"),
+)
+HEALTHY = {name: [f"objective.name={name}"] for name in NAMES}
 ALONE = ["objective.variance=0", "objective.covariance=0"]
 FAILING = {
     "nothing keeps the variance up": ALONE,

@@ -23,7 +23,7 @@ from accord.data.sources import open_source
 from accord.errors import AccordError
 from accord.model.centred import CentredDivergence
 from accord.model.encoder import Encoder
-from accord.model.energy import cosine
+from accord.model.energy import Cost, cosine, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.predictor import IdentityPredictor, MLPPredictor
 from accord.model.projector import Projector
@@ -44,12 +44,14 @@ def samples(n: int = 256, features: int = 16) -> Samples:
     return open_source(values.astype(np.float32))
 
 
-def objective(principle: Terms | None = None, *, seed: int = 0, dim: int = 16, features: int = 16) -> Objective:
+def objective(
+    principle: Terms | None = None, *, seed: int = 0, dim: int = 16, features: int = 16, cost: Cost = squared_error
+) -> Objective:
     """A shared encoder with dropout (which draws from the global generator) and batch norm (which has running statistics)."""
     torch.manual_seed(seed)
     backbone = nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Dropout(0.1))
     encoder = Encoder(backbone, Projector(32, dim, hidden=(32,)), sample_ndim=1)
-    return regularized(JointEmbedding(encoder, encoder, IdentityPredictor()), principle)
+    return regularized(JointEmbedding(encoder, encoder, IdentityPredictor(), cost=cost), principle)
 
 
 def with_teacher(

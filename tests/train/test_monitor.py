@@ -18,8 +18,10 @@ from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.random import Draws
 from accord.errors import Collapsed, Diverged
+from accord.model.energy import Cost, cosine, squared_error
+from accord.objective.contrastive import align_uniform, info_nce, siamese, siglip, triplet
 from accord.objective.loss import Terms
-from accord.objective.principles import barlow_twins, sigreg, vicreg, visreg
+from accord.objective.principles import barlow_twins, coding_rate, mmcr, sigreg, vicreg, visreg
 from accord.train.device import choose_device
 from accord.train.monitor import PATIENCE, Alarm, CollapseWatch, Health, Probe
 from accord.train.progress import Silent
@@ -263,10 +265,10 @@ class Strangers(Pairing):
         return batch.float()
 
 
-def run(tmp_path: Path, principle: Terms, **options: Any) -> list[dict[str, Any]]:
+def run(tmp_path: Path, principle: Terms, cost: Cost = squared_error, **options: Any) -> list[dict[str, Any]]:
     """The log of a run on 64 numbers a sample, of which eight are independent."""
     given = {"steps": 150, "checkpoint_every": 1000, "log_every": 10, "lr": 1e-2}
-    objective = tiny.objective(principle, dim=96, features=64)
+    objective = tiny.objective(principle, dim=96, features=64, cost=cost)
     try:
         tiny.train(tmp_path / "run", objective=objective, samples=tiny.samples(features=64), **{**given, **options})
     finally:
@@ -280,6 +282,40 @@ HEALTHY = {
     "sigreg": lambda: sigreg(slices=64),
     "visreg": lambda: visreg(slices=64),
 }
+
+
+ON_THE_SPHERE = {
+    "info_nce": info_nce,
+    "siglip": siglip,
+    "triplet": triplet,
+    "siamese": siamese,
+    "align_uniform": align_uniform,
+    "mmcr": mmcr,
+    "coding_rate": coding_rate,
+}
+
+
+@pytest.mark.parametrize("name", ON_THE_SPHERE)
+def test_healthy_runs_on_the_sphere_raise_no_alarm(tmp_path: Path, name: str) -> None:
+    lines = run(tmp_path, ON_THE_SPHERE[name](), lr=3e-3, cost=cosine)
+    assert not [line for line in lines if "event" in line]
+    assert lines[-1]["energy_auroc"] > 0.9
+
+
+def test_a_length_that_the_cost_does_not_see_is_no_collapse(tmp_path: Path) -> None:
+    """Embeddings a thousand times shorter are the same to cosines, and another matter to distances."""
+    found = {}
+    for cost in (cosine, squared_error):
+        objective = tiny.objective(cost=cost)
+        probe = Probe(tiny.samples(), np.arange(64), tiny.pairing(), seed=0, batch_size=64)
+        before = probe.examine(objective.model, CPU)
+        with torch.no_grad():
+            for p in list(objective.model.encoder_x.projector.parameters())[-2:]:
+                p.mul_(1e-3)
+        after = probe.examine(objective.model, CPU)
+        found[cost] = after.std_mean / before.std_mean
+    assert found[cosine] == pytest.approx(1, rel=1e-3)
+    assert found[squared_error] == pytest.approx(1e-3, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", HEALTHY)

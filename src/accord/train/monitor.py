@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from accord import diagnostics
@@ -24,6 +25,7 @@ from accord.data.random import Draws, permutation
 from accord.data.samples import Samples
 from accord.errors import Diverged
 from accord.model.density import Density
+from accord.model.energy import cosine
 from accord.model.joint_embedding import JointEmbedding
 from accord.train.device import Device
 
@@ -58,7 +60,10 @@ LATE = 0.5
 
 
 class Health(NamedTuple):
-    """What one evaluation found; the worse of both branches where they differ."""
+    r"""What one evaluation found; the worse of both branches where they differ.
+
+    Standard deviations are of what the cost sees: with `cosine`, of embeddings brought to the length $\sqrt D$.
+    """
 
     effective_rank: float
     std_min: float
@@ -151,6 +156,8 @@ def _health(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | No
             "embeddings or energies of held-out samples are not finite, in evaluation mode",
             help="lower the learning rate; the last checkpoint is intact",
         )
+    if model.cost is cosine:  # the length of an embedding means nothing to it: with weight decay it may shrink for ever
+        s_x, s_y = (math.sqrt(s.shape[-1]) * F.normalize(s, dim=-1) for s in (s_x, s_y))
     branches = [s_y] if model.encoder_x is model.encoder_y else [s_x] if model.takes_y_as_it_is else [s_x, s_y]
     stds = [diagnostics.std_statistics(s) for s in branches]
     return Health(
