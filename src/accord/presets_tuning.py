@@ -69,6 +69,7 @@ KNOBS: dict[str, Knob] = {
     "contrastive_divergence": Knob("noise", (0.03, 0.3)),
     "score_matching": Knob("sigma", (0.1, 0.4)),
     "align_uniform": Knob("t", (1.0, 4.0)),
+    "dino": Knob("teacher_temperature", (0.07, 0.02)),
 }
 """The weight, temperature or margin that matters most in each principle."""
 
