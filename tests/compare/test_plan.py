@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from accord import presets_tuning, recipe_toml
+from accord.compare import plan
 from accord.compare.job import without_held_out
 from accord.compare.plan import (
     Amount,
@@ -20,7 +21,8 @@ from accord.compare.plan import (
     with_length,
     with_setting,
 )
-from accord.errors import UsageError
+from accord.errors import EnvironmentFault, UsageError
+from accord.recipe import Recipe
 from accord.run import divided
 
 
@@ -139,6 +141,19 @@ def test_of_a_group_only_what_suits_the_data_is_compared() -> None:
     wanted = Wanted(source="digits", principles="", settings=["optimizer.learning_rate=-1"])
     with pytest.raises(UsageError, match="learning_rate"):
         recipes(wanted, chosen("regularised"))
+
+
+def test_a_package_that_is_missing_costs_a_group_one_principle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(recipe: Recipe) -> None:
+        if recipe.objective.name == "sigreg":
+            raise EnvironmentFault("needs a package that is not installed", code="E520")
+
+    monkeypatch.setattr(plan, "unfilled", missing)
+    wanted = Wanted(source="digits", principles="")
+    found, _, left_out = recipes(wanted, chosen("regularised"))
+    assert "sigreg" not in found and len(left_out) == 1
+    with pytest.raises(EnvironmentFault):
+        recipes(wanted, chosen("vicreg,sigreg"))
 
 
 def test_runs_of_all_seeds_share_the_split_and_trials_never_see_it() -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from accord import presets_tuning, recipe_toml
 from accord.data.samples import Samples
-from accord.errors import UsageError
+from accord.errors import AccordError, EnvironmentFault, UsageError
 from accord.recipe import Recipe
 from accord.recipe_objective import ObjectiveSection
 from accord.resolve import LENGTHS, read_settings, resolve
@@ -20,6 +20,8 @@ from accord.train.schedule import seconds_of
 EQUAL = ("seconds", "steps", "passes")
 SHORTEST = 1.0
 """Seconds a run must have at least."""
+NOT_OF_A_PRINCIPLE = ("E220", "E234", "E501", "E502", "E503")
+"""Errors that say nothing about a principle: a source that is not there or not plain, a disk."""
 TRIAL_SEED = 1_000_000
 """The seed of trials is so far from those of the runs."""
 
@@ -179,7 +181,7 @@ def recipes(wanted: Wanted, names: Mapping[str, str]) -> tuple[dict[str, Recipe]
     """The resolved recipe of each principle, still without its length, the samples, and which principles were left out, and why.
 
     The encoder, the pairs and the optimiser are those of the user's recipe, or of the preset that suits the data. A principle of a
-    group that does not suit them is left out; one that was named itself is refused.
+    group that does not suit them, or needs a package that is not installed, is left out; one that was named itself is refused.
 
     Raises:
         UsageError: for a setting that is unknown, out of bounds, or not of every principle.
@@ -190,14 +192,14 @@ def recipes(wanted: Wanted, names: Mapping[str, str]) -> tuple[dict[str, Recipe]
     given["training"] = {"on_collapse": "warn", **training, "steps": 1}
     own = given.pop("objective", {})
     found: dict[str, Recipe] = {}
-    refused: dict[str, UsageError] = {}
+    refused: dict[str, AccordError] = {}
     for name, word in names.items():
         section = {**own, "name": name} if own.get("name", name) == name else {"name": name}
         try:
             resolved, samples = resolve(wanted.source, {**given, "objective": section}, preset)
             unfilled(resolved)
-        except UsageError as error:
-            if not one_of_many(word) or error.code == "E220":  # there is no such source
+        except (UsageError, EnvironmentFault) as error:
+            if not one_of_many(word) or error.code in NOT_OF_A_PRINCIPLE:
                 raise
             refused[name] = error
             continue

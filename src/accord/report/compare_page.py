@@ -313,7 +313,11 @@ def settings(view: View) -> Html:
     lines = []
     for one in view.views("principles"):
         objective, differs = (
-            ", ".join(f"{key} {plain(value)}" for key, value in one.view(part).values.items() if key != "name")
+            ", ".join(
+                f"{key} {plain(value)}"
+                for key, value in one.view(part).values.items()
+                if key != "name" and value is not None
+            )
             for part in ("objective", "differs")
         )
         lines.append([named(required(one, "name")) or "", objective, differs or "nothing", one.text("setting") or "–"])
