@@ -67,10 +67,10 @@ class FlowMatching(Section):
     """A rival: conditional flow matching (arXiv:2210.02747); the energy is the likelihood, by integration."""
 
     name: Literal["flow_matching"]
-    hidden: list[Count] = Field(default=[256, 256, 256], min_length=1)
+    hidden: list[Count] = Field(default=[256, 256], min_length=1)
     floor: Floor = 0.05
     steps: Annotated[int, Field(ge=1, le=1000)] = 8
-    probes: Annotated[int, Field(ge=1, le=4096)] = 4
+    probes: Annotated[int, Field(ge=1, le=4096)] = 2
 
 
 Rival = PixelPredictor | Autoencoder | MaskedAutoencoder | GaussianLikelihood | Mixture | CVAE | Flow | FlowMatching

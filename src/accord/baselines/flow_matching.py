@@ -56,10 +56,10 @@ class FlowMatchingDensity(Density):
         dim: int,
         given: int,
         *,
-        hidden: tuple[int, ...] = (256, 256, 256),
+        hidden: tuple[int, ...] = (256, 256),
         floor: float = FLOOR,
         steps: int = 8,
-        probes: int = 4,
+        probes: int = 2,
         seed: int = 0,
     ):
         super().__init__()
@@ -152,7 +152,7 @@ class Velocity(nn.Module):
 
     frequency: Tensor
 
-    def __init__(self, dim: int, given: int, *, hidden: tuple[int, ...] = (256, 256, 256)):
+    def __init__(self, dim: int, given: int, *, hidden: tuple[int, ...] = (256, 256)):
         super().__init__()
         self.register_buffer("frequency", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
         widths = [dim + 1 + 2 * FREQUENCIES + given, *hidden, dim]
