@@ -27,6 +27,7 @@ class Data(Section):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     max_bad_fraction: Fraction = 0.01
+    shuffle_buffer: Annotated[int, Field(ge=0)] | None = None
     impute: Annotated[float, Field(allow_inf_nan=False)] | None = None
     follow_links: bool | None = None
     max_pixels: Count | None = None

@@ -40,6 +40,8 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     canvas = samples.shape[-1]
     table = complete(presets.PRESETS[preset], given, canvas)
     found: dict[str, Any] = {"data": {"kind": samples.kind, "shape": list(samples.shape)}}
+    if samples.shuffle_buffer and data.shuffle_buffer is None:
+        found["data"]["shuffle_buffer"] = samples.shuffle_buffer
     if named(samples):
         found["data"]["features"] = list(samples.features)
     if samples.kind == "image":

@@ -15,6 +15,7 @@ import torch
 
 from accord import build, recipe_toml
 from accord.build_baselines import trained_on
+from accord.data.order import ordered
 from accord.data.pairing import Originals, Pairing
 from accord.data.samples import Samples, split
 from accord.data.sources import open_source
@@ -249,6 +250,7 @@ def train_in(
         parallel=settings.parallel or "ddp",
         seed=settings.seed,
         held_out=recipe.data.held_out if recipe.data.split_seed is None else held_out,
+        shuffle_buffer=recipe.data.shuffle_buffer,
         optimizer=build.optimizer(recipe),
         lr=recipe.optimizer.learning_rate,
         weight_decay=recipe.optimizer.weight_decay,
@@ -269,6 +271,8 @@ def train_in(
 def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pairing: Pairing) -> Objective:
     """The objective of a recipe before training; what it takes from the data comes from at most 2,048 training samples."""
     some = train_index[:: max(1, len(train_index) // LOOKED_AT)][:LOOKED_AT]
+    if samples.shuffle_buffer:  # from few files
+        some = np.sort(ordered(samples, train_index, seed=recipe.training.seed, epoch=0)[:LOOKED_AT])
     aspect = torch.from_numpy(samples.aspect[some]) if samples.kind == "image" else None
     batch, seed = samples.batch(some), recipe.training.seed
     x, y = pairing.plain(batch, aspect), pairing.plain_y(batch, aspect)

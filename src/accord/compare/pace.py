@@ -55,7 +55,12 @@ class Steps:
         self.device.place(self.objective)
         self.objective.train()
         self.loader = Loader(
-            samples, train_index, batch_size=recipe.training.batch_size, seed=recipe.training.seed, ahead=1
+            samples,
+            train_index,
+            batch_size=recipe.training.batch_size,
+            seed=recipe.training.seed,
+            ahead=1,
+            shuffle_buffer=recipe.data.shuffle_buffer,
         )
 
     def pair(self, step: int, *, parts: int = 1) -> Pair:

@@ -27,6 +27,9 @@ IN_MEMORY = 64 << 20
 CACHED = 4 << 30
 """Decoded images of up to this many bytes are kept in a mapped file; more are decoded whenever they are needed."""
 
+SHUFFLED = 16_384
+"""Images that are shuffled together where they are decoded whenever they are needed, and read block by block."""
+
 SIDES = (32, 48, 64, 96, 128)
 """Standard sides of a model's input; images of many sizes are stored 1.25 times as large, so that crops have room."""
 
@@ -62,6 +65,16 @@ class Encoded(ABC):
     @abstractmethod
     def fetcher(self, entry: cache_folder.Entry | None) -> Callable[[int], bytes]:
         """What reads one image, from any thread; it raises `Refused`. `entry` is where `keep` kept them."""
+
+    @property
+    def blocks(self) -> np.ndarray | None:
+        """The first of each run of images that are best read together, int64, ascending; None if any order will do."""
+        return None
+
+    @property
+    def shuffle_buffer(self) -> int:
+        """How many to shuffle together where they are read block by block."""
+        return SHUFFLED
 
     @abstractmethod
     def keep(self, folder: Path, progress: Progress | None) -> None:

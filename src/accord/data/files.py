@@ -180,7 +180,7 @@ def _read_once(path: str, expected: tuple[int, int] | None, part: tuple[int, int
         if not stat.S_ISREG(status.st_mode):
             raise Refused("E326", "no longer a regular file", "put the image back")
         if expected is not None and (status.st_size, status.st_mtime_ns) != expected:
-            raise _changed(expected[0], status.st_size)
+            raise changed(expected[0], status.st_size)
         start, length = part or (0, status.st_size)
         if length > MAX_BYTES:
             raise Refused(
@@ -194,11 +194,12 @@ def _read_once(path: str, expected: tuple[int, int] | None, part: tuple[int, int
     finally:
         os.close(descriptor)
     if len(data) != length:
-        raise _changed(length, len(data))
+        raise changed(length, len(data))
     return data
 
 
-def _changed(listed: int, now: int) -> Refused:
+def changed(listed: int, now: int) -> Refused:
+    """The fault of a file that had another size, or another time, when it was listed."""
     reason = f"the file changed since it was listed ({listed} bytes then, {now} now)"
     return Refused("E325", reason, "leave the data alone while they are in use, then start again")
 

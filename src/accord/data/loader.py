@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accord.data.random import choose, permutation
+from accord.data.order import Order
+from accord.data.random import choose
 from accord.data.samples import BadItem, BadItems, Samples
 from accord.errors import DataError, UsageError
 
@@ -35,7 +36,7 @@ class Loader:
     """Reads the batches of a run.
 
     The global batch of a step is the same for every number of ranks; rank r of W gets the r-th of W contiguous slices, whose
-    lengths differ by at most 1.
+    lengths differ by at most 1. Where samples lie in few large files a rank reads few of them at a time: see `accord.data.order`.
     An item that turns out to be bad is replaced by one that is a pure function of (seed, epoch, its index).
 
     Args:
@@ -46,6 +47,7 @@ class Loader:
         rank, world_size: which slice of each global batch to read.
         drop_last: leave out the incomplete last batch of an epoch.
         ahead: batches to hold ready.
+        shuffle_buffer: samples that are shuffled together where they are read block by block; 0: all; None: as the samples suggest.
 
     Attributes:
         steps_per_epoch: global batches in an epoch.
@@ -53,7 +55,7 @@ class Loader:
         bad: items found bad while reading: sample index -> what is wrong.
 
     Raises:
-        UsageError: where an epoch would have no step, or a rank no sample.
+        UsageError: where an epoch would have no step, or a rank no sample; for a shuffle buffer where there are no blocks.
         DataError: where there are no samples, or one for batches of several.
     """
 
@@ -68,6 +70,7 @@ class Loader:
         world_size: int = 1,
         drop_last: bool = True,
         ahead: int = 2,
+        shuffle_buffer: int | None = None,
     ):
         _check(len(index), batch_size, rank, world_size, drop_last)
         self.samples = samples
@@ -80,7 +83,8 @@ class Loader:
         self.steps_per_epoch = len(index) // batch_size if drop_last else -(-len(index) // batch_size)
         self.waited = 0.0
         self.bad: dict[int, BadItem] = {}
-        self._order: tuple[int, np.ndarray] = (-1, self.index)
+        self.order = Order.of(samples, self.index, shuffle_buffer)
+        self._epoch: tuple[int, np.ndarray] = (-1, self.index)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """Batches of the steps start_step <= step < stop_step; closing the iterator ends the thread.
@@ -117,12 +121,13 @@ class Loader:
     def indices(self, step: int) -> tuple[int, np.ndarray]:
         """Epoch of a step, and this rank's part of its global batch, int64."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = self._order
-        if order[0] != epoch:
-            self._order = order = (epoch, self.index[permutation(self.seed, epoch, len(self.index))])
-        whole = order[1][position * self.batch_size : (position + 1) * self.batch_size]
+        current = self._epoch
+        if current[0] != epoch:
+            self._epoch = current = (epoch, self.index[self.order.places(self.seed, epoch, len(self.index))])
+        begin = position * self.batch_size
+        whole = self.order.by_lane(begin, min(self.batch_size, len(self.index) - begin))
         first, last = (len(whole) * r // self.world_size for r in (self.rank, self.rank + 1))
-        return epoch, whole[first:last]
+        return epoch, current[1][whole[first:last]]
 
     def _read_ahead(
         self, start: int, stop_step: int, ready: queue.Queue[Batch | BaseException], stop: threading.Event

@@ -47,7 +47,7 @@ class Draws:
                 f"index: expected int64 of shape (batch,), got {index.dtype} of shape {tuple(index.shape)}"
             )
         self.index = index
-        self._start = _mix(index * signed(GAMMA) + _key("start", int(seed), int(epoch)))
+        self._start = _mix(index * signed(GAMMA) + key_of("start", int(seed), int(epoch)))
 
     @classmethod
     def join(cls, parts: Sequence[Draws]) -> Draws:
@@ -71,12 +71,12 @@ class Draws:
         """The same samples with other numbers, independent of these and of every other fork."""
         other = Draws.__new__(Draws)
         other.index = self.index
-        other._start = _mix(self._start + _key("fork", int(view)))
+        other._start = _mix(self._start + key_of("fork", int(view)))
         return other
 
     def bits(self, slot: str, *shape: int) -> Int64[Tensor, "batch ..."]:
         """64 random bits each, (batch, *shape)."""
-        counter = torch.arange(math.prod(shape), device=self._start.device) * signed(GAMMA) + _key("slot", slot)
+        counter = torch.arange(math.prod(shape), device=self._start.device) * signed(GAMMA) + key_of("slot", slot)
         return _mix(self._start[:, None] + counter).view(len(self), *shape)
 
     def uniform(self, slot: str, *shape: int) -> Float[Tensor, "batch ..."]:
@@ -95,13 +95,13 @@ class Draws:
 
 def permutation(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
     """The order of the epoch: a permutation of 0..n-1, int64, the same with every version of NumPy."""
-    key = _key("permutation", int(seed), int(epoch))
+    key = key_of("permutation", int(seed), int(epoch))
     return np.argsort(hash_array(np.arange(n, dtype=np.uint64), key), kind="stable")
 
 
 def choose(seed: int, epoch: int, index: int, attempt: int, n: int) -> int:
     """One of 0..n-1, at random, for a sample and an attempt."""
-    return int(hash_array(np.array([index], dtype=np.uint64), _key("choose", seed, epoch, attempt))[0] % np.uint64(n))
+    return int(hash_array(np.array([index], dtype=np.uint64), key_of("choose", seed, epoch, attempt))[0] % np.uint64(n))
 
 
 def hash_array(values: Int[np.ndarray, " n"], key: int) -> Int[np.ndarray, " n"]:
@@ -120,8 +120,8 @@ def signed(value: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _key(*parts: str | int) -> int:
-    """64 bits of a cryptographic hash of the parts, as int64: what tells seeds, epochs, views and slots apart."""
+def key_of(*parts: str | int) -> int:
+    """For `hash_array`: 64 bits of a cryptographic hash of the parts, as int64: what tells seeds, epochs, views and slots apart."""
     text = "\0".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 

@@ -122,6 +122,8 @@ class Samples:
     ok: bool (N,). bad: what is wrong with the others, in order, the first 1,000 of them.
     labels: int64 (N,) with -1 for missing, or None; `classes[i]` is the name of label i. Read by probes only.
     aspect: float32 (N,), width / height of the original of an image; images are stored squeezed on to a square.
+    blocks: int64 (B,), ascending: the first sample of each run that is best read together, None if any order will do.
+    shuffle_buffer: samples that training should shuffle together, block after block; 0: all, for reading in any order is cheap.
     notes: said once to the user. features: the names of a vector's columns. fingerprint: sha256 over contents and labels.
     """
 
@@ -138,6 +140,8 @@ class Samples:
     notes: list[str] = field(default_factory=list)
     features: tuple[str, ...] = ()
     fingerprint: str = ""
+    blocks: np.ndarray | None = None
+    shuffle_buffer: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.keys)

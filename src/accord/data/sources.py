@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,8 @@ from accord.data.pixels import pixel_samples
 from accord.data.policy import Policy, judge
 from accord.data.samples import LISTED, RowKeys, Samples, Store
 from accord.data.synthetic import KINDS, kind_of, open_synthetic
+from accord.data.table_images import TableImages
 from accord.data.tables import (
-    TableImages,
     image_column,
     label_column,
     open_parquet,
@@ -360,7 +361,13 @@ def _from_encoded(
     store, scan, more = open_images(encoded, keys, request.options, request.progress)
     if request.inspect:
         inspect(encoded, store, scan, keys, strict=request.inspect == "strict")
-    return judge(_samples(request.name, store, scan, keys, labels, [*notes, *more]), request.policy, scan.constant)
+    samples = _samples(request.name, store, scan, keys, labels, [*notes, *more])
+    samples.blocks = encoded.blocks
+    if samples.blocks is not None and len(encoded) * math.prod(store.shape) > request.options.cached:
+        samples.shuffle_buffer = (
+            encoded.shuffle_buffer
+        )  # by the size alone: the order must not depend on the room on a disk
+    return judge(samples, request.policy, scan.constant)
 
 
 def _samples(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import errno
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from accord.data.cache import Entry
-from accord.data.encoded import Chunk, Encoded, Progress, memory_free
+from accord.data.encoded import memory_free
 from accord.data.samples import Refused, RowKeys
 from accord.data.vectors import LABEL_NAMES, Labels, encode_labels, too_large
 from accord.errors import DataError, EnvironmentFault, UsageError
@@ -175,10 +174,11 @@ def read_batches(table: Table, columns: Sequence[str], size: int) -> Iterator[An
     """Record batches of up to `size` rows, in order. Raises `DataError` naming file and row group of a damaged page."""
     for path, metadata in zip(table.paths, table.metadata, strict=True):
         for group in range(metadata.num_row_groups):
-            yield from _read_group(path, metadata, group, columns, size)
+            yield from read_group(path, metadata, group, columns, size)
 
 
-def _read_group(path: Path, metadata: Any, group: int, columns: Sequence[str], size: int) -> Iterator[Any]:
+def read_group(path: Path, metadata: Any, group: int, columns: Sequence[str], size: int) -> Iterator[Any]:
+    """Record batches of up to `size` rows of one row group. Raises `DataError` if a page is damaged or rows are missing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,69 +197,27 @@ def _read_group(path: Path, metadata: Any, group: int, columns: Sequence[str], s
         )
 
 
-class TableImages(Encoded):
-    """A column of encoded images: binary, or a struct with the field "bytes" as Hugging Face writes it."""
-
-    def __init__(self, table: Table, column: str):
-        self.table, self.column = table, column
-
-    def __len__(self) -> int:
-        return len(self.table.keys)
-
-    def stamp(self) -> bytes:
-        stats = [path.stat() for path in self.table.paths]
-        words = [
-            f"{p.resolve()} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}"
-            for p, s in zip(self.table.paths, stats, strict=True)
-        ]
-        return "\0".join([self.column, *words]).encode("utf-8", "surrogateescape")
-
-    def peek(self, count: int) -> list[bytes | Refused]:
-        groups = [
-            (p, m, g)
-            for p, m in zip(self.table.paths, self.table.metadata, strict=True)
-            for g in range(m.num_row_groups)
-        ]
-        few = [groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, 4).astype(int))]
-        values: list[bytes | Refused] = []
-        for path, metadata, group in few:
-            batch = next(_read_group(path, metadata, group, [self.column], count // len(few)), None)
-            values += [] if batch is None else encoded_values(batch.column(0))
-        return values
-
-    def chunks(self, size: int) -> Iterator[Chunk]:
-        start = 0
-        for batch in read_batches(self.table, [self.column], size):
-            yield start, lambda batch=batch: encoded_values(batch.column(0))  # type: ignore[misc]
-            start += batch.num_rows
-
-    def keep(self, folder: Path, progress: Progress | None) -> None:
-        """The encoded images one after the other, and where each ends; of a null nothing is kept."""
-        ends, total = np.zeros(len(self), np.int64), 0
-        with (folder / "encoded.bin").open("wb") as out:
-            for start, load in self.chunks(256):
-                for i, value in enumerate(load(), start):
-                    total += 0 if isinstance(value, Refused) else out.write(value)
-                    ends[i] = total
-                if progress is not None:
-                    progress(start, len(self))
-        np.save(folder / "ends.npy", ends, allow_pickle=False)
-
-    def fetcher(self, entry: Entry | None) -> Callable[[int], bytes]:
-        assert entry is not None
-        ends, data = entry.array("ends"), np.memmap(entry.folder / "encoded.bin", np.uint8, "r")
-        return lambda i: data[int(ends[i - 1]) if i else 0 : int(ends[i])].tobytes()
-
-
 def encoded_values(values: Any) -> list[bytes | Refused]:
     """The encoded images of a column, a null as the fault that it is."""
     import pyarrow as pa
 
-    null = Refused("E303", "no image: the value is null", "put the image in, or drop the row")
     valid = values.is_valid().to_pylist()
     if pa.types.is_struct(values.type):
         values = values.field("bytes")
-    return [v if ok and v is not None else null for v, ok in zip(values.to_pylist(), valid, strict=True)]
+    return [v if ok and v is not None else _null() for v, ok in zip(values.to_pylist(), valid, strict=True)]
+
+
+def image_value(value: Any) -> bytes:
+    """The encoded image of one value of such a column. Raises `Refused` if it is null."""
+    found = value.as_py()
+    data = found["bytes"] if isinstance(found, dict) else found
+    if not isinstance(data, bytes):
+        raise _null()
+    return data
+
+
+def _null() -> Refused:
+    return Refused("E303", "no image: the value is null", "put the image in, or drop the row")
 
 
 def label_column(table: Table, label: str | None, taken: str | None) -> str | None:

@@ -40,6 +40,9 @@ _PICKLES = frozenset({".pkl", ".pickle", ".pyd", ".pth", ".pt"})
 _SMALL = 1 << 20
 """Bytes that the part with the label may have."""
 
+RUN = 1024
+"""Samples of an archive that are read together, at most."""
+
 Part = tuple[int, int]
 """Where the bytes of a part are: offset and length."""
 
@@ -122,6 +125,14 @@ class TarImages(Encoded):
         paths = "\0".join(str(path.resolve()) for path in self.shards.paths).encode("utf-8", "surrogateescape")
         places = np.ascontiguousarray(self.shards.images, "<i8").tobytes()
         return b"tar\0" + paths + b"\0\0" + np.ascontiguousarray(self.shards.stamp, "<i8").tobytes() + places
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Archives, those of many samples cut into runs."""
+        ends = np.cumsum(np.bincount(self.shards.shard, minlength=len(self.shards.paths)))
+        return np.concatenate(
+            [np.arange(first, last, RUN) for first, last in zip([0, *ends[:-1]], ends, strict=True)], dtype=np.int64
+        )
 
     def read(self, i: int) -> bytes:
         """Image number `i`. Raises `Refused`, `EnvironmentFault`."""

@@ -52,6 +52,7 @@ def fit(
     parallel: str = "ddp",
     seed: int = 0,
     held_out: float | np.ndarray = 0.2,
+    shuffle_buffer: int | None = None,
     optimizer: OptimizerSettings | None = None,
     lr: float | None = None,
     weight_decay: float = 0.05,
@@ -92,6 +93,8 @@ def fit(
             whole only in the checkpoints (`load_weights`) afterwards. The results are the same.
         seed: of the split, the order, the views and what the model draws itself (dropout). Initial weights are the caller's.
         held_out: share of the samples kept for evaluation, or indices; training looks for collapse on them.
+        shuffle_buffer: samples that are shuffled together where they are streamed from archives or Parquet files; 0: all of them;
+            by default 16,384 (fewer large ones) if they are too many to be kept decoded, else all.
         optimizer: `AdamW()`, `SGD(...)` or `LARS(...)`; AdamW by default.
         lr: learning rate after warm-up; by default the usual one of the optimiser.
         weight_decay: of parameters with two axes or more; not of biases and norms.
@@ -121,7 +124,7 @@ def fit(
     length = Length(epochs, steps, budget, plan)
     descent = Descent(optimizer or AdamW(), lr, weight_decay, warmup)
     habits = Habits(on_collapse, checkpoint_every, log_every, max_bad_fraction)
-    settings = Settings(length, descent, habits, batch_size, seed, held_out, accumulate, parallel)
+    settings = Settings(length, descent, habits, batch_size, seed, held_out, accumulate, parallel, shuffle_buffer)
     if not (length.given or resume or isinstance(out, RunDirectory)):
         raise UsageError("how long? nothing is given", help=ONE_LENGTH, code="E258")
     with ExitStack() as stack:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from accord import diagnostics
 from accord.data.loader import Loader
+from accord.data.order import ordered
 from accord.data.pair import Pair
 from accord.data.pairing import Pairing
-from accord.data.random import Draws, permutation
+from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.errors import Diverged
 from accord.model.density import Density
@@ -94,7 +95,7 @@ class Probe:
 
     def __init__(self, samples: Samples, index: np.ndarray, pairing: Pairing, *, seed: int, batch_size: int):
         rows = min(ROWS, len(index))
-        chosen = index[permutation(seed, EPOCH, len(index))[:rows]]
+        chosen = ordered(samples, index, seed=seed, epoch=EPOCH)[:rows]
         loader = Loader(samples, np.sort(chosen), batch_size=rows, seed=seed)
         self.batch = loader.read(0)
         self.bad = list(loader.bad.values())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from accord.data.loader import Loader
 from accord.data.samples import Samples, split
 from accord.errors import ArtifactError, UsageError
 from accord.train.optim import AdamW, OptimizerSettings
@@ -127,6 +128,7 @@ class Settings:
     held_out: float | np.ndarray = 0.2
     accumulate: int = 1
     parallel: str = "ddp"
+    shuffle_buffer: int | None = None
 
     def __post_init__(self) -> None:
         few = self.accumulate if isinstance(self.accumulate, int) else 1
@@ -147,6 +149,7 @@ class Settings:
         _bound("seed", self.seed, lambda v: v == int(v), "a whole number")
         if not isinstance(self.held_out, np.ndarray):
             _bound("held_out", self.held_out, lambda v: 0 <= v < 1, "a share, in [0, 1), or indices")
+        _bound("shuffle_buffer", self.shuffle_buffer, lambda v: v >= 0 and v == int(v), "a whole number, 0 or more")
 
     def as_recipe(self, samples: Samples) -> dict[str, Any]:
         """What a recipe can say of a run from Python: everything but the model and the pairs."""
@@ -154,7 +157,11 @@ class Settings:
         length = {key: str(v) if key == "budget" else v for key, v in self.length.given.items() if key != "plan"}
         return {
             "format": 1,
-            "data": {"source": samples.name, **({"held_out": share} if isinstance(share, float) and share else {})},
+            "data": {
+                "source": samples.name,
+                **({"held_out": share} if isinstance(share, float) and share else {}),
+                **self._buffer(samples),
+            },
             "optimizer": {
                 "name": type(optimizer).__name__.lower(),
                 "learning_rate": self.descent.rate(self.batch_size),
@@ -168,6 +175,23 @@ class Settings:
     @property
     def _parts(self) -> dict[str, int]:
         return {} if self.accumulate == 1 else {"accumulate": self.accumulate}
+
+    def _buffer(self, samples: Samples) -> dict[str, int]:
+        """The shuffle buffer, if there is one."""
+        buffer = samples.shuffle_buffer if self.shuffle_buffer is None else self.shuffle_buffer
+        return {"shuffle_buffer": buffer} if buffer else {}
+
+    def loader(self, samples: Samples, index: np.ndarray, rank: int, world_size: int) -> Loader:
+        """The batches of `samples[index]`, of one rank."""
+        return Loader(
+            samples,
+            index,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle_buffer=self.shuffle_buffer,
+        )
 
     def divide(self, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
         """(train, held-out) indices.
@@ -204,6 +228,7 @@ class Settings:
             "lr": self.descent.rate(self.batch_size),
             "weight_decay": self.descent.weight_decay,
             "warmup": self.descent.warmup,
+            **self._buffer(samples),
             **data,
         }
 

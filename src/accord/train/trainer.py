@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from accord.data.loader import Batch, Loader
+from accord.data.loader import Batch
 from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.policy import Policy
@@ -76,9 +76,7 @@ class Trainer:
         self.progress, self.story = story.progress, story
         self.table = settings.table(samples, story.record)
         train, held_out = settings.divide(samples)
-        self.loader = Loader(
-            samples, train, batch_size=settings.batch_size, seed=settings.seed, rank=ranks.rank, world_size=ranks.size
-        )
+        self.loader = settings.loader(samples, train, ranks.rank, ranks.size)
         fixed = held_out if len(held_out) >= 32 else train
         self.probe = Probe(samples, fixed, pairing, seed=settings.seed, batch_size=settings.batch_size)
         self.copy = deepcopy(objective) if settings.length.budget is not None else None  # sharded it cannot be copied
