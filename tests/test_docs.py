@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
+PROGRAMS = {"accord": "accord", "torchrun": "torch.distributed.run"}
 BLOCK = re.compile(r"^```(bash|python(?: continued)?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -38,8 +39,8 @@ def test_how_to_runs_as_written(page: Path, tmp_path: Path) -> None:
     for language, text in blocks:
         if language == "bash":
             for command in commands(text):
-                assert command[0] == "accord", f"{page.name} runs {command[0]}"
-                run([sys.executable, "-m", *command], tmp_path)
+                assert command[0] in PROGRAMS, f"{page.name} runs {command[0]}"
+                run([sys.executable, "-m", PROGRAMS[command[0]], *command[1:]], tmp_path)
         else:
             program = program + text if language.endswith("continued") else text
             if not _continues(blocks, language, text):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.model.batch_norm import BatchNorm1d, BatchNorm2d
+from accord.model.batch_norm import BatchNorm1d, BatchNorm2d, local_norms
 
 
 def run(layer: nn.Module, shape: tuple[int, ...]) -> list[Tensor]:
@@ -51,3 +51,10 @@ def test_wrong_shapes_are_refused_as_torch_does() -> None:
         BatchNorm2d(3)(torch.ones(2, 3))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         BatchNorm1d(3)(torch.ones(1, 3))
+
+
+def test_layers_that_would_take_one_rank_for_the_batch_are_found() -> None:
+    module = nn.Sequential(
+        nn.BatchNorm1d(3), BatchNorm1d(3), nn.Sequential(BatchNorm2d(2), nn.BatchNorm2d(2)), nn.LayerNorm(3)
+    )
+    assert local_norms(module) == ["0", "2.1"]

@@ -29,6 +29,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         return _across_ranks(self, x) if _needs_moments(self) else super().forward(x)
 
 
+def local_norms(module: nn.Module) -> list[str]:
+    """Names of the layers in `module` that would take the rows of one rank for the batch: torch's own, of any width."""
+    own = (BatchNorm1d, BatchNorm2d)
+    torchs = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return [name for name, m in module.named_modules() if isinstance(m, torchs) and not isinstance(m, own)]
+
+
 def _needs_moments(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> bool:
     return world_size() > 1 and (layer.training or layer.running_mean is None)
 

@@ -14,6 +14,7 @@ from accord.data.pairing import Pairing
 from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.errors import UsageError
+from accord.model.batch_norm import local_norms
 from accord.objective.loss import Objective
 from accord.train.accumulate import has_batch_norm
 from accord.train.device import Device, choose_device, memory_faults, reproducible
@@ -150,6 +151,12 @@ def _train(
 ) -> Fit:
     many = f", {ranks.size} processes ({ranks.backend})" if ranks.size > 1 else ""
     story.progress.said(f"device: {device}{many}")
+    strange = local_norms(objective.model) if ranks.size > 1 else []
+    if strange:
+        story.progress.said(
+            f"warning: {strange[0]} and {len(strange) - 1} more normalise by the samples of one process, not by the batch; "
+            "use accord.BatchNorm1d and accord.BatchNorm2d"
+        )
     if settings.accumulate > 1:
         norm = "; only batch norm sees a part at a time" if has_batch_norm(objective.model) else ""
         story.progress.said(f"each batch in {settings.accumulate} parts: the gradient is that of the whole batch{norm}")

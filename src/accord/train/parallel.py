@@ -75,6 +75,8 @@ def shard(objective: Objective, device: Device) -> None:
                 code="E274",
             )
     for encoder in encoders:
+        for p in encoder.parameters():
+            p.data = p.data.contiguous()  # convolutions may have their channels innermost, and fully_shard takes rows
         for block in blocks(encoder):
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(encoder, mesh=mesh)
