@@ -75,6 +75,12 @@ def unpack(checkpoint: Checkpoint, objective: nn.Module, optimizer: Optimizer) -
     return training
 
 
+def space_needed(objective: nn.Module) -> int:
+    """Bytes of three checkpoints, with an optimiser that keeps two numbers per weight, and of the log."""
+    tensors = distinct(objective.state_dict(keep_vars=True)).values()
+    return 9 * sum(t.numel() * t.element_size() for t in tensors) + 2**22
+
+
 def read_training(checkpoint: Checkpoint) -> dict[str, Any]:
     """Where training stood, without restoring anything.
 

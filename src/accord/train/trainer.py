@@ -32,9 +32,8 @@ from accord.train.run_directory import METRICS, MetricsLog, RunDirectory, code_h
 from accord.train.schedule import Clock, Pace, Plan, learning_rate, seconds_of, steps_for
 from accord.train.settings import ONE_LENGTH, Settings, require_same
 from accord.train.signals import Stop
-from accord.train.state import pack, read_training, unpack
+from accord.train.state import pack, read_training, space_needed, unpack
 from accord.train.step import Guard, train_step
-from accord.train.tensors import distinct
 from accord.train.trial import seconds_per_step
 
 LINES = 1000
@@ -109,7 +108,7 @@ class Trainer:
         checkpoint = self._newest() if self.run.resume else None
         if checkpoint is None:
             if self.ranks.first:
-                self.run.require_space(self._space())
+                self.run.require_space(space_needed(self.objective))
                 recipe = self.story.record or self.settings.as_recipe(self.samples)
                 self.run.write_once(describe_environment(str(self.device), self.story.command, self.ranks), recipe)
             self.plan = self._first_plan()
@@ -377,11 +376,6 @@ class Trainer:
         if self.ranks.first and (self.samples.bad or found):
             self.run.write_bad_samples([*self.samples.bad, *found])
         Policy(max_bad_fraction=self.settings.habits.max_bad_fraction).enforce(len(found), len(self.samples), found)
-
-    def _space(self) -> int:
-        """Bytes of three checkpoints, with an optimiser that keeps two numbers per weight, and of the log."""
-        sizes = [t.numel() * t.element_size() for t in distinct(self.objective.state_dict(keep_vars=True)).values()]
-        return 9 * sum(sizes) + 2**22
 
     def close(self) -> None:
         """Closes the log."""
