@@ -67,5 +67,8 @@ class Encoder(Branch):
 
     def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
         """The embedding of features that are at hand."""
+        if features.ndim == 2:
+            plain: Tensor = self.projector(features)
+            return plain
         embedding: Tensor = self.projector(features.reshape(math.prod(features.shape[:-1]), features.shape[-1]))
         return embedding.reshape(*features.shape[:-1], embedding.shape[-1])

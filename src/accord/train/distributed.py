@@ -191,7 +191,11 @@ class Ranks:
         thread.start()
         try:
             yield
-            self._part()
+            self.meet()
+            self._part(GRACE)
+        except BaseException:
+            self._part(GRACE / 2)
+            raise
         finally:
             self._over.set()
             thread.join(timeout=GRACE)
@@ -210,12 +214,11 @@ class Ranks:
         if code is not None and not self._over.wait(GRACE):
             os._exit(code)  # the main thread waits in a collective for one that will not come
 
-    def _part(self) -> None:
-        """All are done; the first one, who may be the host of the store, leaves last."""
+    def _part(self, seconds: float) -> None:
+        """Leaves; the first one, who may be the host of the store that others still read, last, but within that time."""
         assert self._store is not None
-        self.meet()
         self._over.set()
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + seconds
         with suppress(RuntimeError):  # the answer may be lost: the host leaves as soon as it has heard of the last one
             left = self._store.add("left", 1)
             while self.first and left < self.size and time.monotonic() < until:
