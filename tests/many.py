@@ -55,7 +55,9 @@ class Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.first, self.second = nn.Linear(width, 7), nn.Linear(7, width)
-        self.second.weight.data = self.second.weight.data.T.contiguous().T  # as convolutions with their channels innermost
+        self.second.weight.data = (
+            self.second.weight.data.T.contiguous().T
+        )  # as convolutions with their channels innermost
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x).tanh())
