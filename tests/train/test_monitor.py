@@ -25,6 +25,7 @@ from accord.objective.principles import barlow_twins, coding_rate, mmcr, sigreg,
 from accord.train.device import choose_device
 from accord.train.monitor import PATIENCE, Alarm, CollapseWatch, Health, Probe
 from accord.train.progress import Silent
+from accord.train.trend import Looks
 
 
 def load(name: str) -> ModuleType:
@@ -167,6 +168,67 @@ def test_nothing_is_judged_at_the_start() -> None:
         assert watch.observe(float(progress), health(spread=0.0, effective_rank=1.0, energy_auroc=0.5)) is None
 
 
+def early(stds: list[float], ranks: list[float]) -> str | None:
+    """The collapse that is certain within the first tenth of a run with these evaluations, evenly spread over it."""
+    watch = CollapseWatch(rows=256, values=64)
+    for k, (std, rank) in enumerate(zip(stds, ranks, strict=True), 1):
+        alarm = watch.observe(0.1 * k / len(stds), health(std_mean=std, effective_rank=rank))
+        if alarm is not None:
+            return alarm.kind
+    return None
+
+
+FALLS = [float(v) for v in np.geomspace(1, 0.1, 20)]
+SETTLES = [float(v) for v in (*np.geomspace(1, 0.2, 5), *[0.2] * 15)]
+SAME = [1.0] * 20
+
+
+def test_a_scale_that_falls_and_falls_is_named_within_the_first_tenth() -> None:
+    assert early([0.3 * v for v in FALLS], [60.0] * 20) == "constant"
+    assert early([0.3 * v for v in SETTLES], [60.0] * 20) is None, "control: it has come to rest"
+    assert early([3.0 * v for v in FALLS], [60.0] * 20) is None, "control: it is still large"
+    assert early([0.3 * v for v in FALLS[:10]], [60.0] * 10) is None, "control: a third of it is left"
+
+
+def test_dimensions_that_get_fewer_and_fewer_are_named_within_the_first_tenth() -> None:
+    assert early(SAME, [60 * v for v in FALLS]) == "dimensional"
+    assert early(SAME, [60 * v for v in SETTLES]) is None, "control: every training loses some at first"
+    assert early(SAME, [60 * v**0.25 for v in FALLS]) is None, "control: more than half of them are left"
+    growing = [0.1 * 1.1**k for k in range(20)]
+    assert early(growing, [60 * v**0.6 for v in FALLS]) is None, "control: some directions grow before others"
+    assert early(SAME, [60 * v**0.6 for v in FALLS]) == "dimensional"
+    assert early(growing, [60 * v for v in FALLS]) == "dimensional", "hardly any are left"
+    assert early(SAME[:10], [60 * v for v in FALLS[::2]]) is None, "too few evaluations to tell"
+
+
+RECORDED = json.loads(Path(__file__).with_name("trajectories.json").read_text())
+"""What the looks of real runs of 1,000 to 1,500 steps found (benchmarks/sensitivity.py): of the healthy ones, and of some that
+collapse by name."""
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["run"])
+def test_recorded_collapses_are_named_within_a_tenth_of_the_run_and_healthy_runs_are_left_alone(recorded: Any) -> None:
+    watch, alarms = CollapseWatch(rows=recorded["rows"], values=recorded["values"]), []
+    for progress, *values in recorded["looks"]:
+        alarm = watch.observe(progress, Health(*values))
+        alarms += [] if alarm is None else [(alarm.kind, progress)]
+    if recorded["collapse"] is None:
+        assert alarms == []
+    else:
+        assert alarms[0][0] == recorded["collapse"] and alarms[0][1] <= 0.1
+
+
+def test_looks_are_many_in_the_first_tenth_and_few_afterwards() -> None:
+    for total in (40, 440, 1500, 3000, 100_000):
+        lines_every = max(1, total // 1000)
+        looks = Looks.over(total, lines_every=lines_every)
+        steps = [step for step in range(1, total + 1) if looks.due(step)]
+        first = [step for step in steps if step <= total / 10]
+        assert all(step % lines_every == 0 for step in steps)
+        assert len(steps) <= 68 and len(steps) / 3 <= 0.03 * total + 1, "one costs about a third of a step"
+        assert len(first) >= min(20, total // 40)
+
+
 def test_few_samples_numbers_or_dimensions_lower_what_can_be_asked() -> None:
     low = [health(effective_rank=2.0)] * 6
     assert judge(*low) == "dimensional"
@@ -198,7 +260,7 @@ def test_the_watch_goes_on_after_a_pause() -> None:
     assert second.observe(0.5, bad) is not None
     third = CollapseWatch(rows=256, values=64)
     third.restore({"history": {}, "largest_std": 1.0})  # what was written before there was a warning
-    assert third.first_auroc is None and not third.warned
+    assert third.first_auroc is None and not third.warned and third.trail == []
 
 
 # --- the probe ---

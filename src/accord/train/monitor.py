@@ -1,8 +1,9 @@
 r"""Collapse while training: measured now and then on one fixed held-out batch, judged by level and trend, named, with a remedy.
 
-Measures are those of `accord.diagnostics`, in evaluation mode. A single value proves little: an untrained network has few effective
-dimensions and a nearly constant embedding, and a healthy run leaves that state slowly. So nothing is judged in the first part of a
-run, and a bad value only counts while it is not getting better.
+Measures are those of `accord.diagnostics`, in evaluation mode. A single value proves little: an untrained network may have a nearly
+constant embedding and an energy that tells nothing, and a healthy run leaves that state slowly. So in the first part of a run only a
+trend counts: what an embedding has lost since training began, and goes on losing. Later a bad value counts while it is not getting
+better.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from accord.model.density import Density
 from accord.model.energy import cosine
 from accord.model.joint_embedding import JointEmbedding
 from accord.train.device import Device
+from accord.train.trend import SMALL, lost
 
 ROWS = 256
 """Samples in the fixed batch, at most."""
@@ -40,7 +42,7 @@ EPOCH = -1
 """The draws of the fixed batch are those of an epoch no training step has."""
 
 GRACE = 0.15
-"""Share of the run in which nothing is judged: warm-up, and running statistics that still follow."""
+"""Share of the run in which no value is judged, only the trend: warm-up, and running statistics that still follow."""
 PATIENCE = 4
 """So many evaluations in a row must be bad, and the last not clearly better than the first of them."""
 BETTER = 1.1
@@ -48,12 +50,14 @@ BETTER = 1.1
 
 SPREAD = 0.1
 """Constant: total standard deviation below a tenth of the length of the embeddings. Healthy runs here had 0.37 to 1."""
-SHRUNK, SHRUNK_UNSURE, UNSURE, SMALL = 0.1, 0.5, 0.75, 0.25
+SHRUNK, SHRUNK_UNSURE, UNSURE = 0.1, 0.5, 0.75
 """Constant, too: standard deviation below a tenth of the largest one seen, or below half of it while the AUROC is below 0.75; only
-below 0.25, for principles that fix a scale fix it at 1. With nothing to keep the variance up, batch norm before the last layer hides
+if it is small, too. With nothing to keep the variance up, batch norm before the last layer hides
 the collapse from the spread, and only the scale shows it, however slowly it falls (measured: from 0.26 to 0.009, or with a learning
 rate of 3e-5 only from 0.31 to 0.13, at a spread of 0.64 and an AUROC of 0.65). Healthy runs of VICReg, Barlow Twins, SIGReg and
 VISReg stayed above 0.36, with an AUROC above 0.75 from a fifth of the run on."""
+NEAR = 3.5
+"""By trend, too, a dimensional collapse is only near: below 3.5 times the limit of `rank_limit`."""
 CHANCE_ERRORS = 3.0
 """Flat energy: AUROC within this many standard errors of chance (Mann-Whitney, no difference)."""
 LATE = 0.5
@@ -80,7 +84,7 @@ class Health(NamedTuple):
         return {key: value for key, value in self._asdict().items() if key in NOT_EVALUATED}
 
 
-NOT_EVALUATED: Mapping[str, None] = dict.fromkeys(f for f in Health._fields if f not in ("spread", "dim"))
+NOT_EVALUATED: Mapping[str, None] = dict.fromkeys(f for f in Health._fields if f != "dim")
 
 
 class Probe:
@@ -197,6 +201,7 @@ class CollapseWatch:
         shifts: mismatched pairs per sample.
         history: by kind, the values of the bad evaluations in a row; part of a checkpoint.
         largest_std: the largest mean standard deviation seen; part of a checkpoint.
+        trail: progress, mean standard deviation and effective rank at each evaluation; part of a checkpoint.
         first_auroc: what the energy told at the first evaluation; part of a checkpoint.
         warned: whether it was said that it tells no more than then; part of a checkpoint.
     """
@@ -207,6 +212,7 @@ class CollapseWatch:
     shifts: int = SHIFTS
     history: dict[str, list[float]] = field(default_factory=dict)
     largest_std: float = 0.0
+    trail: list[tuple[float, float, float]] = field(default_factory=list)
     first_auroc: float | None = None
     warned: bool = False
 
@@ -242,10 +248,18 @@ class CollapseWatch:
         if self.first_auroc is None:
             self.first_auroc = health.energy_auroc
         self.largest_std = max(self.largest_std, health.std_mean)
-        if progress < GRACE or self.rows < ROWS_NEEDED:
+        self.trail.append((progress, health.std_mean, health.effective_rank))
+        if self.rows < ROWS_NEEDED:
             return None
         if self.fixed:
             return self._ignored(progress, health)
+        kind = lost(self.trail)
+        sure = kind != "dimensional" or health.effective_rank < NEAR * self.rank_limit(health.dim)
+        if kind is not None and sure and lost(self.trail[:-1]) == kind:
+            return self._alarm(kind, health)
+        return self._by_level(progress, health) if progress >= GRACE else None
+
+    def _by_level(self, progress: float, health: Health) -> Alarm | None:
         share = SHRUNK_UNSURE if health.energy_auroc < UNSURE else SHRUNK
         shrunk = health.std_mean < min(SMALL, share * self.largest_std)
         few = health.dim > 1 and health.effective_rank < self.rank_limit(health.dim)
@@ -306,7 +320,7 @@ class CollapseWatch:
                 return Alarm(
                     kind,
                     f"the embedding uses about {health.effective_rank:.1f} of {self.attainable_rank(health.dim)} possible "
-                    f"dimensions, fewer than {self.rank_limit(health.dim):.1f}, and their number does not grow",
+                    f"dimensions, it used {max(rank for *_, rank in self.trail):.1f}, and their number does not grow",
                     "raise the weight of the covariance (or SIGReg) term, use larger batches or a batch norm in the projector; "
                     f"{diagnostics.TEACHERS}",
                 )
@@ -319,12 +333,13 @@ class CollapseWatch:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        names = ("history", "largest_std", "first_auroc", "warned")
+        names = ("history", "largest_std", "trail", "first_auroc", "warned")
         return {name: getattr(self, name) for name in names}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`."""
         self.history = {kind: list(values) for kind, values in state["history"].items()}
         self.largest_std = float(state["largest_std"])
+        self.trail = [(then, std, rank) for then, std, rank in state.get("trail", [])]
         self.first_auroc = state.get("first_auroc")
         self.warned = bool(state.get("warned"))

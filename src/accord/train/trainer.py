@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing
@@ -34,12 +33,11 @@ from accord.train.settings import ONE_LENGTH, Settings, require_same
 from accord.train.signals import Stop
 from accord.train.state import pack, read_training, space_needed, unpack
 from accord.train.step import Guard, train_step
+from accord.train.trend import Looks
 from accord.train.trial import seconds_per_step
 
 LINES = 1000
 """Lines of the log in a run, about, unless `log_every` says otherwise."""
-EVALUATIONS, STEPS_BETWEEN = 50, 8
-"""Looks for collapse in a run, at most, and steps from one to the next, at least: one costs about a third of a step."""
 TRIAL_SHARE = 0.02
 """A budget is turned into steps by timing some, in up to 2 % of it."""
 SAVE_SHARE, SAVE_AT_LEAST, SAVE_AT_MOST = 0.02, 60.0, 600.0
@@ -119,7 +117,7 @@ class Trainer:
         self._note_bad_samples()
         total = self.plan.entries[0][1]
         self.log_every = self.settings.habits.log_every or max(1, total // LINES)
-        self.look_every = self.log_every * math.ceil(max(STEPS_BETWEEN, total / EVALUATIONS) / self.log_every)
+        self.looks = Looks.over(total, lines_every=self.log_every)
         every = self.settings.habits.checkpoint_every
         self.save_every = seconds_of(every) if isinstance(every, str) else every
         self.save_seconds, self.last_save = 0.0, self.clock()
@@ -243,7 +241,7 @@ class Trainer:
         if self.device.is_cpu or logs:
             self._check()
         if logs:
-            self._log(batch, loss, rate, looks=self.step % self.look_every == 0 or last)
+            self._log(batch, loss, rate, looks=self.looks.due(self.step) or last)
         self._settle(logs)
 
     def _settle(self, logs: bool) -> None:
