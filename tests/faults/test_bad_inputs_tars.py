@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from accord.data.loader import Loader
 from accord.data.sources import check_source, open_source
 from accord.errors import AccordError
 
@@ -182,6 +183,21 @@ def row_055(tmp: Path) -> None:
     skip_or_stop(archive(tmp / "b.tar", image, image), "b.tar:dog", "E352", "two parts")
     again = archive(tmp / "c.tar", image, (info("cat.jpg", len(data)), data), image)
     skip_or_stop(again, "c.tar:dog", "E352", "another sample has this key")
+
+
+def row_056(tmp: Path) -> None:
+    """One archive for eight processes: they share its batches, and none waits for a file of its own."""
+    samples = open_source(archive(tmp / "x.tar", good=64))
+    for buffer in (0, 20):
+        whole = Loader(samples, np.arange(64), batch_size=16, seed=0, shuffle_buffer=buffer)
+        ranks = [
+            Loader(samples, np.arange(64), batch_size=16, seed=0, rank=r, world_size=8, shuffle_buffer=buffer)
+            for r in range(8)
+        ]
+        for step in range(4):
+            shares = [rank.read(step).index.tolist() for rank in ranks]
+            assert [len(share) for share in shares] == [2] * 8
+            assert [i for share in shares for i in share] == whole.read(step).index.tolist()
 
 
 ROWS = {name: function for name, function in sorted(vars().items()) if name.startswith("row_")}
