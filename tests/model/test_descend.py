@@ -49,7 +49,7 @@ def test_one_gauss_newton_step_solves_a_quadratic(weight: float, batch: tuple[in
     """z = (2/D W'W + lambda)^-1 2/D W'(y - b)."""
     energy = make(Gaussian(3, weight=weight), *batch, linear=True)
     if not batch:
-        energy = energy._with(energy.s_x[0], energy.s_y[0], None)
+        energy = energy.of(energy.s_x[0], energy.s_y[0], None)
     w = energy.predictor.linear_in_z()
     assert w is not None
     gap = energy.s_y - energy.predict(torch.zeros(*energy.batch_shape, 3, dtype=torch.float64))
@@ -167,7 +167,7 @@ def test_envelope_theorem_and_no_trace_in_the_parameters(minimizer: Descend) -> 
     assert torch.equal(silent.value, minimum.value)
     assert not silent.value.requires_grad
     with torch.inference_mode():
-        made = energy._with(energy.s_x.detach().clone(), energy.s_y.detach().clone(), None)
+        made = energy.of(energy.s_x.detach().clone(), energy.s_y.detach().clone(), None)
         assert made.s_x.is_inference()
         torch.testing.assert_close(minimizer(made).value, minimum.value)
 

@@ -85,7 +85,7 @@ def test_value_of_a_step_is_what_it_adds() -> None:
             torch.testing.assert_close(energy(minimum.argmin), minimum.value)
             continue
         for t in range(1, T + 1):
-            start = energy._with(energy.s_x[:, :t], energy.s_y[:, :t], None)
+            start = energy.of(energy.s_x[:, :t], energy.s_y[:, :t], None)
             torch.testing.assert_close(Viterbi(beta)(start).value.sum(-1), whole[:, t - 1])
 
 
