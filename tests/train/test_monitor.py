@@ -225,7 +225,7 @@ def test_looks_are_many_in_the_first_tenth_and_few_afterwards() -> None:
         steps = [step for step in range(1, total + 1) if looks.due(step)]
         first = [step for step in steps if step <= total / 10]
         assert all(step % lines_every == 0 for step in steps)
-        assert len(steps) <= 68 and len(steps) / 3 <= 0.03 * total + 1, "one costs about a third of a step"
+        assert len(steps) <= min(54, 0.1 * total), "one costs about as much as a step"
         assert len(first) >= min(20, total // 40)
 
 

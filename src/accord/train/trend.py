@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 EARLY, EARLY_LOOKS, EARLY_BETWEEN = 0.1, 20, 4
 """Looks in the first tenth of a run, at most, and steps from one to the next, at least. What will collapse starts to within it."""
-LATER_LOOKS, LATER_BETWEEN = 45, 16
-"""The same for what follows. A look costs about a third of a step."""
+LATER_LOOKS, LATER_BETWEEN = 30, 16
+"""The same for what follows. A look costs about as much as a step of 128 pairs: 2 % of 3,000 steps."""
 
 SMALL = 0.25
 """A standard deviation below: principles that fix one fix it at 1."""
