@@ -56,7 +56,7 @@ def made(rival: Rival, task: Task, seed: int) -> accord.JointEmbedding:
     minimizer: accord.Minimizer = accord.Enumerate()
     if isinstance(latent, accord.Gaussian):
         minimizer = accord.Variational(
-            accord.Recognition(task.dim, 2 * latent.dim, dim_y=size, hidden=(128,)), samples=4
+            accord.Recognition(task.dim, 2 * latent.dim, dim_y=size, hidden=(128,)), samples=4, warm_up=0.5
         )
     return accord.generative(
         encoder_x,
@@ -77,7 +77,8 @@ def train(model: accord.JointEmbedding, task: Task, *, rate: float, steps: int, 
     optimizer = torch.optim.AdamW(objective.parameters(), lr=rate, weight_decay=1e-4, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     order, start = torch.Generator().manual_seed(seed), time.process_time()
-    for _ in range(steps):
+    for step in range(steps):
+        objective.before_step(step / steps)
         rows = torch.randint(len(task.train.x), (task.batch,), generator=order)
         loss = objective(accord.Pair(task.train.x[rows], task.train.y[rows]))
         optimizer.zero_grad()

@@ -137,7 +137,7 @@ def minimizer(
             made = Amortize(network, refine=Descend(s.refine, restarts=0) if s.refine else None)
         case r.VariationalMinimizer() as s:
             network = Recognition(dim, 2 * z.dim, action_dim=action_dim, hidden=_widths(s.hidden), dim_y=dim_y)
-            made = Variational(network, samples=s.samples)
+            made = Variational(network, samples=s.samples, warm_up=s.warm_up)
         case r.LangevinMinimizer() as s:
             made = Langevin(s.beta, particles=s.particles, temperatures=s.temperatures)
     return made

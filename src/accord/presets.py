@@ -162,7 +162,7 @@ GOES_WITH: dict[str, Table] = {
     "cvae": {
         "predictor": {"name": "mlp"},
         "latent": {"name": "gaussian", "dim": 16, "weight": 1.0},
-        "minimizer": {"name": "variational", "samples": 4},
+        "minimizer": {"name": "variational", "samples": 4, "warm_up": 0.5},
     },
     "flow": MADE_OF_X,
     "flow_matching": MADE_OF_X,

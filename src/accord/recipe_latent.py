@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from accord.recipe_base import Count, NotNegative, Positive, Section
+from accord.recipe_base import Count, Fraction, NotNegative, Positive, Section
 
 
 class DeterministicLatent(Section):
@@ -117,11 +117,12 @@ class AmortizeMinimizer(Section):
 
 
 class VariationalMinimizer(Section):
-    """A network gives a normal distribution of z."""
+    """A network gives a normal distribution of z, whose price rises to what it is during a share of the training."""
 
     name: Literal["variational"]
     hidden: list[Count] | None = None
     samples: Count = 2
+    warm_up: Fraction = 0.0
 
 
 class LangevinMinimizer(Section):

@@ -127,6 +127,25 @@ def test_no_prior_no_divergence() -> None:
     torch.testing.assert_close(Variational(Posterior(w, 3.0), samples=2).eval()(energy).value - value, kl)
 
 
+def test_the_price_rises_while_training_warms_up() -> None:
+    energy, w = make(3.0)
+    bound = Variational(Posterior(w, 3.0), samples=2, warm_up=0.5).train()
+    kl = Gaussian(WIDTH).divergence(*Posterior(w, 3.0)(energy.s_x, energy.s_y).chunk(2, -1)) / 3.0
+
+    def value(progress: float) -> Tensor:
+        bound.before_step(progress)
+        torch.manual_seed(0)
+        return bound(energy).value
+
+    free = value(0.0)
+    for progress, share in ((0.25, 0.5), (0.5, 1.0), (0.9, 1.0)):
+        torch.testing.assert_close(value(progress) - free, share * kl)
+    bound.eval().before_step(0.0)
+    torch.testing.assert_close(bound(energy).value, Variational(Posterior(w, 3.0), samples=2).eval()(energy).value)
+    with pytest.raises(UsageError, match="warm_up"):
+        Variational(Posterior(w, 3.0), warm_up=1.5)
+
+
 def test_refusals() -> None:
     energy, w = make(2.0)
     with pytest.raises(UsageError, match="the network makes 2 numbers"):
