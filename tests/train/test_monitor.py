@@ -202,8 +202,8 @@ def test_dimensions_that_get_fewer_and_fewer_are_named_within_the_first_tenth() 
 
 
 RECORDED = json.loads(Path(__file__).with_name("trajectories.json").read_text())
-"""What the looks of real runs of 1,000 to 1,500 steps found (benchmarks/sensitivity.py): of the healthy ones, and of some that
-collapse by name."""
+"""What the looks of real runs found, of 1,000 to 1,500 steps where none are told (benchmarks/sensitivity.py): of the healthy ones,
+and of some that collapse by name."""
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded["run"])
