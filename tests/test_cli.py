@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from accord.terminal import time_left
+
 Outcome = Any
 Command = Callable[..., Any]
 
@@ -436,3 +438,9 @@ def test_bad_093_a_signal_ends_embedding_and_scoring_after_a_small_batch(
     outcome = accord(verb, digits_run, "digits", "-o", tmp_path / "out.parquet", *overlap)
     assert outcome.code == 143 and "stopped by SIGTERM while" in outcome.err
     assert len(reads) <= 3 and not list(tmp_path.iterdir())
+
+
+def test_the_first_step_foretells_nothing() -> None:
+    assert time_left(1, 100, {"seconds": 10.0}) == "", "it looks at the held-out samples and warms up"
+    assert time_left(2, 100, {"seconds": 10.0}) == "8.2 min left"
+    assert time_left(100, 100, {"seconds": 10.0}) == "0 s left"

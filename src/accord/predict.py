@@ -82,7 +82,8 @@ def predict(run_directory: Path, source: str, output: Path, wanted: Wanted, *, t
         if wanted.sheet is not None:
             replace_file(wanted.sheet, draw(rows))
     where = "" if wanted.sheet is None else f", {wanted.sheet}"
-    terminal.say(f"{count:,} hypotheses of {len(samples):,} inputs, {problems.count:,} of them bad: {output}{where}")
+    hypotheses = f"{count:,} {'hypothesis' if count == 1 else 'hypotheses'}"
+    terminal.say(f"{hypotheses} of {len(samples):,} inputs, {problems.count:,} of them bad: {output}{where}")
     return {
         "output": str(output),
         "rows": count * len(samples),

@@ -98,7 +98,7 @@ class TrainingProgress:
         elif time.monotonic() - self.last >= self.every or step == total:
             self.last = time.monotonic()
             left = time_left(step, total, line)
-            self.terminal.say(f"step {step:,}/{total:,}  {describe(line)}  {left}")
+            self.terminal.say(f"step {step:,}/{total:,}  {describe(line)}  {left}".rstrip())
 
     def said(self, text: str) -> None:
         """Something the user should know."""
@@ -126,8 +126,8 @@ def describe(line: Mapping[str, Any]) -> str:
 
 
 def time_left(step: int, total: int, line: Mapping[str, Any]) -> str:
-    """Time to go at the average rate so far."""
-    if not step or line.get("seconds") is None:
+    """Time to go at the average rate so far; nothing at the first step, which takes much longer than the others."""
+    if step < 2 or line.get("seconds") is None:
         return ""
     left = float(line["seconds"]) / step * (total - step)
     return f"{left / 60:.1f} min left" if left >= 60 else f"{left:.0f} s left"

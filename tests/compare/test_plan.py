@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -141,6 +143,17 @@ def test_of_a_group_only_what_suits_the_data_is_compared() -> None:
     wanted = Wanted(source="digits", principles="", settings=["optimizer.learning_rate=-1"])
     with pytest.raises(UsageError, match="learning_rate"):
         recipes(wanted, chosen("regularised"))
+
+
+def test_data_that_do_not_suit_a_principle_by_name_say_which(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,c\n" + "".join(f"{i}.5,{i % 7}.5,{i % 3}.5\n" for i in range(40)))
+    wanted = Wanted(
+        source=str(table), principles="", settings=["pairing.name=columns", 'pairing.x=["a", "b"]', 'pairing.y=["c"]']
+    )
+    with pytest.raises(UsageError, match="byol: one encoder cannot take both") as caught:
+        recipes(wanted, chosen("vicreg,byol"))
+    assert caught.value.code == "E213"
 
 
 def test_a_package_that_is_missing_costs_a_group_one_principle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,8 +199,10 @@ def recipes(wanted: Wanted, names: Mapping[str, str]) -> tuple[dict[str, Recipe]
             resolved, samples = resolve(wanted.source, {**given, "objective": section}, preset)
             unfilled(resolved)
         except (UsageError, EnvironmentFault) as error:
-            if not one_of_many(word) or error.code in NOT_OF_A_PRINCIPLE:
+            if error.code in NOT_OF_A_PRINCIPLE:
                 raise
+            if not one_of_many(word):
+                raise _of(name, error) from error
             refused[name] = error
             continue
         data = resolved.data
@@ -210,6 +212,13 @@ def recipes(wanted: Wanted, names: Mapping[str, str]) -> tuple[dict[str, Recipe]
     if not found:
         raise next(iter(refused.values()))
     return found, samples, [f"{name} is left out: {error.message}" for name, error in refused.items()]
+
+
+def _of(principle: str, error: UsageError | EnvironmentFault) -> UsageError | EnvironmentFault:
+    """The error, which says of which principle it is where the data do not suit it (E210 to E219)."""
+    if not error.code.startswith("E21"):
+        return error
+    return UsageError(f"{principle}: {error.message}", where=error.where, help=error.help, code=error.code)
 
 
 def with_length(recipe: Recipe, *, seconds: float | None = None, steps: int | None = None, seed: int) -> Recipe:

@@ -159,7 +159,10 @@ def read_run(run: Path) -> Run:
     """
     if not run.is_dir():
         raise UsageError(
-            "no such run directory", where=str(run), help="name the directory `accord train` wrote", code="E230"
+            "no such run directory",
+            where=str(run),
+            help="name the directory `accord train` or `accord compare` wrote",
+            code="E230",
         )
     notes: list[str] = []
     recipe_text, recipe = _toml(run, "recipe.toml")
@@ -169,7 +172,7 @@ def read_run(run: Path) -> Run:
         raise UsageError(
             "not a run directory: it has no recipe.toml, metrics.jsonl or evaluation.json",
             where=str(run),
-            help="name the directory `accord train` wrote",
+            help="name the directory `accord train` or `accord compare` wrote",
             code="E230",
         )
     bad = list(_lines(run, "bad_samples.jsonl", notes))

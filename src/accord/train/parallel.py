@@ -72,7 +72,7 @@ def shard(objective: Objective, device: Device) -> None:
                 f"{type(encoder).__name__} cannot be sharded: it runs the layers of its student",
                 where="training.parallel",
                 help="use ddp",
-                code="E274",
+                code="E261",
             )
     for encoder in encoders:
         for p in encoder.parameters():
