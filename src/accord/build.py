@@ -157,7 +157,7 @@ def _identity(recipe: r.Recipe, standardize: Standardize, shape: Shape) -> Encod
             where="projector.dim",
             help=f"set projector.dim to {shape[0]}"
             if recipe.data.kind == "vector"
-            else "it is for vectors: use another encoder",
+            else "it is for vectors: use another encoder, or a principle that encodes y",
             code="E215",
         )
     return Encoder(nn.Sequential(standardize, nn.Identity()), sample_ndim=1)

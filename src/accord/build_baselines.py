@@ -108,7 +108,9 @@ def _require_parts(recipe: Recipe) -> None:
     ):
         raise _misfit(f"the cost of the rival {name!r} is its likelihood", "cost", "leave it out")
     if isinstance(section, o.CVAE) and recipe.latent.name != "gaussian":
-        raise _misfit("a variational auto-encoder has a z with a normal prior", "latent.name", "use gaussian")
+        raise _misfit(
+            "a variational auto-encoder has a z with a normal prior", "latent.name", "use latent.name=gaussian"
+        )
 
 
 def _require_small(size: int) -> None:

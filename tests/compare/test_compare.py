@@ -251,6 +251,7 @@ def test_a_number_of_steps_that_is_too_small(tmp_path: Path, wanted: Ask) -> Non
     with pytest.raises(UsageError, match="too short") as caught:
         compare(wanted(tmp_path / "c", budget="5"), Terminal(as_json=True), perform=Here())
     assert caught.value.code == "E273"
+    assert not (tmp_path / "c").exists(), "or the same command with more steps would be refused"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def refused(wanted: Wanted, code: str) -> str:
         ({"seeds": 0}, "E272", "--seeds 0"),
         ({"budget": "0.5s"}, "E273", "0.5 s is too short"),
         ({"budget": "0", "equal": "steps"}, "E273", "0 steps"),
+        ({"budget": "9", "equal": "steps"}, "E273", "9 steps are too short"),
         ({"trials": 0}, "E274", "1 to 9"),
         ({"trials": 10}, "E274", "1 to 9"),
         ({"reference": "visreg"}, "E275", "'visreg' is not one"),

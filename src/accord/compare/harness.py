@@ -14,6 +14,7 @@ from accord import presets_tuning
 from accord.compare.folder import FORMAT, folder_for, opened
 from accord.compare.job import FINAL, Job, keep, outcome_of
 from accord.compare.plan import (
+    FEWEST,
     TRIAL_SEED,
     Amount,
     Wanted,
@@ -45,8 +46,6 @@ from accord.verbs import Result, say_data
 
 PACE_SHARE = 0.05
 """The pace of each principle is measured for this share of the budget, where steps or passes have to fit into a time."""
-FEWEST = 10
-"""Steps a run must have at least."""
 
 
 def compare(wanted: Wanted, terminal: Terminal, *, perform: Perform = in_process) -> Result:
@@ -216,7 +215,7 @@ class Comparison:
             raise UsageError(
                 f"{self.wanted.budget} are {self.steps[least]} steps of {least}: too short, at least {FEWEST} are needed",
                 where="--budget",
-                help="give more",
+                help="give more, and a new folder if you named one with --out",
                 code="E273",
             )
 

@@ -20,6 +20,8 @@ from accord.train.schedule import seconds_of
 EQUAL = ("seconds", "steps", "passes")
 SHORTEST = 1.0
 """Seconds a run must have at least."""
+FEWEST = 10
+"""Steps a run must have at least."""
 NOT_OF_A_PRINCIPLE = ("E220", "E234", "E501", "E502", "E503")
 """Errors that say nothing about a principle: a source that is not there or not plain, a disk."""
 TRIAL_SEED = 1_000_000
@@ -61,12 +63,14 @@ class Amount:
         """From what was typed.
 
         Raises:
-            UsageError: for what is neither, or less than a second.
+            UsageError: for what is neither, or less than a second or `FEWEST` steps.
         """
         if equal != "seconds" and budget.strip().isdigit():
             count = int(budget)
             if count < 1:
                 raise _short(f"{count} {equal} are none", "give 1 or more")
+            if equal == "steps" and count < FEWEST:
+                raise _short(f"{count} steps are too short", f"give {FEWEST} or more")
             return cls(None, count)
         seconds = seconds_of(budget, where="--budget")
         if seconds < SHORTEST:
