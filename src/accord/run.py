@@ -144,6 +144,7 @@ def unfilled(recipe: Recipe) -> tuple[Objective, Pairing]:
     """
     assert recipe.data.shape is not None
     pairing = build.pairing(recipe)
+    trained_on(recipe, pairing)  # refuses pairs that the principle cannot be trained on
     zeros = torch.zeros(1, *recipe.data.shape, dtype=torch.float32 if recipe.data.kind == "vector" else torch.uint8)
     x, y = (build.placeholder(plain(zeros).shape[1:]) for plain in (pairing.plain, pairing.plain_y))
     return build.objective(recipe, x, y), pairing

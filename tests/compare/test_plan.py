@@ -155,6 +155,9 @@ def test_data_that_do_not_suit_a_principle_by_name_say_which(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="byol: one encoder cannot take both") as caught:
         recipes(wanted, chosen("vicreg,byol"))
     assert caught.value.code == "E213"
+    found, _, left_out = recipes(wanted, chosen("generative"))
+    assert set(found) == {"pixel_predictor"}, "the others make x of x: found out now, not after hours of other runs"
+    assert any("autoencoder is left out: an auto-encoder makes x of x" in line for line in left_out)
 
 
 def test_a_package_that_is_missing_costs_a_group_one_principle(monkeypatch: pytest.MonkeyPatch) -> None:
