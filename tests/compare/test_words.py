@@ -100,6 +100,8 @@ def test_one_seed_has_no_interval_and_says_so() -> None:
     said = words(results({"vicreg": [0.97], "sigreg": [0.60], "untrained": [0.5], "pixels": [0.4]}))
     assert "One seed has no interval" in said
     assert "Linear probe, in order: VICReg 97.0\u202f%, SIGReg 60.0\u202f%." in said
+    six = words(results({f"p{i}": [0.9 - i / 10] for i in range(6)}))
+    assert "p3 60.0\u202f%, and 2 more below." in six, "that there are others is said"
     assert "±" not in said and "better" not in said and "chance (" not in said
     assert "The untrained encoder already reaches 50.0\u202f% on the linear probe." in said
 

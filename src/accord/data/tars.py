@@ -274,7 +274,10 @@ def _field(content: bytes, name: str) -> int | str | None:
 def _nothing(path: Path, column: str | None, samples: int, ignored: Counter[str]) -> AccordError:
     if column is not None:
         return UsageError(
-            f'no sample has a part "{column}"', where=str(path), help="column= is an extension: jpg", code="E234"
+            f'no sample has a part "{column}"',
+            where=str(path),
+            help="column= is an extension, such as png of 00001.png; leave it out where a sample has one image",
+            code="E234",
         )
     found = "; ".join(_notes(ignored))
     return DataError(

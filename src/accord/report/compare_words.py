@@ -120,9 +120,11 @@ def rows_of(results: Results, metric: Metric) -> list[tuple[str, float]]:
 
 
 def order(results: Results, metric: Metric) -> str:
-    """The figures of one seed."""
-    rows = [f"{named(name)} {value(metric, mean)}" for name, mean in rows_of(results, metric)[:4]]
-    return f"{metric.name}, in order: {', '.join(rows)}."
+    """The figures of one seed; of many principles, the best."""
+    rows = [f"{named(name)} {value(metric, mean)}" for name, mean in rows_of(results, metric)]
+    return (
+        f"{metric.name}, in order: {', '.join(rows[:4])}{f', and {len(rows) - 4} more below' if len(rows) > 4 else ''}."
+    )
 
 
 def standing(results: Results, metric: Metric) -> str:
