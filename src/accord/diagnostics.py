@@ -225,17 +225,22 @@ def rank_limit(rows: int, dim: int) -> float:
 
 
 def verdict(
-    s: Float[Tensor, "batch dim"], *, energy_auroc: float | None = None, values: int | None = None
+    s: Float[Tensor, "batch dim"],
+    *,
+    energy_auroc: float | None = None,
+    pairs: int | None = None,
+    values: int | None = None,
 ) -> Verdict | None:
     """Names the collapse of a batch of embeddings, None where there is none.
 
     constant: total standard deviation below 10 % of the length (`relative_spread`); dimensional: effective rank below `rank_limit`;
-    flat energy: AUROC of matched against random pairs below 0.6. The first that holds is named. With one dimension only the
+    flat energy: AUROC of matched against random pairs below 0.6, see `flat`. The first that holds is named. With one dimension only the
     first and the last can hold.
 
     Args:
         s: embeddings.
         energy_auroc: of matched against random pairs; None leaves the energy out.
+        pairs: how many pairs of either kind the AUROC is of; None where it is exact.
         values: numbers in one sample, which bound the rank of what can be embedded.
 
     Raises:
@@ -259,13 +264,18 @@ def verdict(
             + TEACHERS,
         )
     remedy = "make the views of one sample share more (weaker augmentation), raise the weight of the invariance term, or train longer"
-    return None if energy_auroc is None else flat(energy_auroc, remedy)
+    return None if energy_auroc is None else flat(energy_auroc, remedy, pairs=pairs)
 
 
-def flat(energy_auroc: float, remedy: str) -> Verdict | None:
-    """A flat energy by name, where matched and random pairs have an AUROC below 0.6."""
+def flat(energy_auroc: float, remedy: str, *, pairs: int | None = None) -> Verdict | None:
+    r"""A flat energy by name, where matched and random pairs have an AUROC below 0.6.
+
+    With so many `pairs` of either kind it has to be below by two standard errors, $\sqrt{(2n + 1) / 12} / n$ of an AUROC that is chance
+    (Mann, Whitney 1947): a few pairs prove nothing.
+    """
+    error = 0.0 if pairs is None else math.sqrt((2 * pairs + 1) / 12) / pairs
     seen = f"the energy hardly tells matched from random pairs: AUROC {energy_auroc:.2f}, chance is 0.50"
-    return Verdict("flat energy", seen, remedy) if energy_auroc < FLAT_AUROC else None
+    return Verdict("flat energy", seen, remedy) if energy_auroc < FLAT_AUROC - 2 * error else None
 
 
 def _matrix(s: Tensor, *, least_rows: int = 1) -> Tensor:

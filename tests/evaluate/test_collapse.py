@@ -21,7 +21,7 @@ def healthy(dim: int = 32) -> torch.Tensor:
 
 def found(views: torch.Tensor, auroc: float = 0.99, **more: object) -> dict[str, object]:
     energies = randn(20, 50).abs()
-    return summary(views, randn(90, 7), energies, energy_auroc=auroc, values=64, **more)  # type: ignore[arg-type]
+    return summary(views, randn(90, 7), energies, energy_auroc=auroc, pairs=1000, values=64, **more)  # type: ignore[arg-type]
 
 
 def test_a_healthy_representation_has_no_verdict() -> None:

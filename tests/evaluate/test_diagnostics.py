@@ -242,3 +242,15 @@ def test_verdict_asks_no_more_dimensions_than_there_can_be() -> None:
     assert d.verdict(narrow, values=2) is None  # samples of two numbers
     assert d.verdict(randn(50, 1)) is None
     assert d.rank_limit(10_000, 2048) == 8 and d.rank_limit(10_000, 40) == 4 and d.rank_limit(10_000, 2) == 1.1
+
+
+def test_a_flat_energy_of_few_pairs_has_to_be_certain() -> None:
+    """Two standard errors of chance below .6: .236 for 12 pairs, .041 for 400."""
+    assert d.flat(0.576, "train longer") is not None, "a figure that is exact"
+    assert d.flat(0.576, "train longer", pairs=12) is None
+    assert d.flat(0.576, "train longer", pairs=400) is None
+    assert d.flat(0.556, "train longer", pairs=400) is not None
+    assert d.flat(0.35, "train longer", pairs=12) is not None
+    rows = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    assert d.verdict(rows, energy_auroc=0.5, pairs=8) is None
+    assert d.verdict(rows, energy_auroc=0.5, pairs=100) is not None

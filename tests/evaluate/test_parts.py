@@ -96,7 +96,7 @@ def test_views_differ_only_where_a_pairing_is_random(case: Case) -> None:
 
 def test_without_views_there_is_no_lidar() -> None:
     views = torch.randn(50, 1, 6, generator=torch.Generator().manual_seed(0))
-    table = summary(views, views[:, 0], torch.rand(50, 50), energy_auroc=0.9, values=6)
+    table = summary(views, views[:, 0], torch.rand(50, 50), energy_auroc=0.9, pairs=50, values=6)
     assert table["lidar"] is None and table["verdict"] is None and float(table["rankme"]) > 5  # type: ignore[arg-type]
 
 
@@ -107,7 +107,7 @@ def test_one_number_cannot_make_many_dimensions() -> None:
     s_x = curve + 0.02 * torch.randn(300, 40, generator=generator)
     y = torch.randn(300, 1, 40, generator=generator)
     verdicts = [
-        summary(y, y[:, 0], torch.rand(9, 9), energy_auroc=0.9, values=40, s_x=s_x, x_values=n)["verdict"]
+        summary(y, y[:, 0], torch.rand(9, 9), energy_auroc=0.9, pairs=9, values=40, s_x=s_x, x_values=n)["verdict"]
         for n in (1, 64)
     ]
     assert verdicts == [None, "dimensional"]

@@ -19,6 +19,7 @@ def summary(
     energies: Float[Tensor, "rows candidates"],
     *,
     energy_auroc: float,
+    pairs: int,
     values: int,
     s_x: Float[Tensor, "pairs dim"] | None = None,
     x_values: int | None = None,
@@ -32,6 +33,7 @@ def summary(
         features: what probes read; only its effective rank is given.
         energies: F(x, y) of some x with many y: is the energy flat in y?
         energy_auroc: of matched against random pairs.
+        pairs: how many of either.
         values: numbers in one y.
         s_x: embeddings of x where it has an encoder of its own: a collapse of either branch is a collapse.
         x_values: numbers in one x; by default `values`.
@@ -49,9 +51,9 @@ def summary(
     singular = diagnostics.spectrum(rows)
     std = diagnostics.std_statistics(rows)
     if fixed:
-        found = diagnostics.flat(energy_auroc, "train longer, or accept that x tells little of y")
+        found = diagnostics.flat(energy_auroc, "train longer, or accept that x tells little of y", pairs=pairs)
     else:
-        found = diagnostics.verdict(rows, energy_auroc=energy_auroc, values=values)
+        found = diagnostics.verdict(rows, energy_auroc=energy_auroc, pairs=pairs, values=values)
     if found is None and s_x is not None:
         found = diagnostics.verdict(s_x, values=x_values or values)
     return {

@@ -263,6 +263,7 @@ def _collapse(work: Work, features: Tensor, embedded: Embedded, rungs: energy.La
         features[:MOST_PAIRS],
         torch.cat(blocks),
         energy_auroc=auroc(rungs.matched, rungs.random),
+        pairs=len(rungs.matched),
         values=values[1],
         s_x=None if fixed or work.model.encoder_x is work.model.encoder_y else embedded.s_x,
         x_values=values[0],
