@@ -29,6 +29,7 @@ from accord.model.variational import Variational
 from accord.objective.loss import Objective
 from accord.objective.principles import regularized
 from accord.train import trainer as trainer_module
+from accord.train import trial
 from accord.train.checkpoint import load_weights, verify
 from accord.train.optim import LARS, SGD
 from accord.train.progress import Silent
@@ -403,3 +404,18 @@ def test_damaged_samples_do_not_change_how_a_run_goes_on(tmp_path: Path) -> None
     assert sorted((tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()) == sorted(
         (tmp_path / "whole" / "bad_samples.jsonl").read_text().splitlines()
     )
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1.0, 3), (0.01, 7)])
+def test_slow_steps_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int) -> None:
+    """Of a budget of 2 s timing may take 0.04: 5 steps of 10 ms are timed, of steps that take a second one."""
+    step, done = trial.train_step, []
+
+    def counted(*arguments: Any) -> Any:
+        done.append(1)
+        return step(*arguments)
+
+    monkeypatch.setattr(trial, "train_step", counted)
+    monkeypatch.setattr(trial, "Clock", lambda: lambda: seconds * len(done))
+    tiny.train(tmp_path / "run", steps=None, budget="2s")
+    assert len(done) == steps, "2 of them unmeasured"

@@ -21,6 +21,8 @@ from accord.train.step import Guard, train_step
 
 STEPS = (2, 5, 30)
 """2 steps unmeasured, then at least 5 and at most 30."""
+SLOW = 5
+"""Where steps are so slow that this many times the limit has passed, one measured step is enough."""
 
 
 def seconds_per_step(
@@ -53,7 +55,8 @@ def seconds_per_step(
             stop.check("timing the first steps")
             guard.is_bad()
             times.append(clock())
-            enough = len(times) >= unmeasured + least and times[-1] > limit
+            needed = least if times[-1] < SLOW * limit else 1
+            enough = len(times) >= unmeasured + needed and times[-1] > limit
             if ranks.agree(ranks.first and enough)[0]:
                 break
     return ranks.of_first((times[-1] - times[unmeasured - 1]) / (len(times) - unmeasured))
