@@ -81,6 +81,37 @@ class Encoded(ABC):
         """Write into `folder` whatever `fetcher` will need."""
 
 
+class OneByOne(Encoded):
+    """Encoded images that are read where they lie, each by itself."""
+
+    @abstractmethod
+    def read(self, i: int) -> bytes:
+        """Image number `i`. Raises `Refused`, `EnvironmentFault`."""
+
+    def _load(self, run: Sequence[int]) -> list[bytes | Refused]:
+        loaded: list[bytes | Refused] = []
+        for i in run:
+            try:
+                loaded.append(self.read(i))
+            except Refused as refused:
+                loaded.append(refused)
+        return loaded
+
+    def peek(self, count: int) -> list[bytes | Refused]:
+        return self._load(np.unique(np.linspace(0, len(self) - 1, count).astype(int)).tolist())
+
+    def chunks(self, size: int) -> Iterator[Chunk]:
+        for start in range(0, len(self), size):
+            run = range(start, min(start + size, len(self)))
+            yield start, lambda run=run: self._load(run)  # type: ignore[misc]
+
+    def keep(self, folder: Path, progress: Progress | None) -> None:
+        """Nothing: they stay where they are."""
+
+    def fetcher(self, entry: cache_folder.Entry | None) -> Callable[[int], bytes]:
+        return self.read
+
+
 @dataclass(frozen=True)
 class Options:
     """How images are to be stored; None means: by what they are."""

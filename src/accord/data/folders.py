@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from accord.data.cache import Entry
-from accord.data.encoded import Chunk, Encoded, Progress
+from accord.data.encoded import OneByOne
 from accord.data.files import EXTENSIONS, Listing, list_images, read_file
 from accord.data.samples import Refused
 from accord.errors import DataError
 
 
-class FileImages(Encoded):
+class FileImages(OneByOne):
     """The image files of a listing."""
 
     def __init__(self, listing: Listing):
@@ -40,29 +39,6 @@ class FileImages(Encoded):
     def path(self, i: int) -> str:
         """Where file number `i` is."""
         return os.path.join(self.listing.root, self.listing.paths[i])  # noqa: PTH118
-
-    def _load(self, run: Sequence[int]) -> list[bytes | Refused]:
-        loaded: list[bytes | Refused] = []
-        for i in run:
-            try:
-                loaded.append(self.read(i))
-            except Refused as refused:
-                loaded.append(refused)
-        return loaded
-
-    def peek(self, count: int) -> list[bytes | Refused]:
-        return self._load(np.unique(np.linspace(0, len(self) - 1, count).astype(int)).tolist())
-
-    def chunks(self, size: int) -> Iterator[Chunk]:
-        for start in range(0, len(self), size):
-            run = range(start, min(start + size, len(self)))
-            yield start, lambda run=run: self._load(run)  # type: ignore[misc]
-
-    def keep(self, folder: Path, progress: Progress | None) -> None:
-        """Nothing: the files stay where they are."""
-
-    def fetcher(self, entry: Entry | None) -> Callable[[int], bytes]:
-        return self.read
 
 
 def folder_of_images(root: str, follow_links: bool = False) -> FileImages:

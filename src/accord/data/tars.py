@@ -18,7 +18,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from accord.data.arrays import numbers, read_array
-from accord.data.cache import Entry
-from accord.data.encoded import Chunk, Encoded, Progress, memory_free
+from accord.data.encoded import OneByOne, memory_free
 from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, read_file, unreadable_source
 from accord.data.samples import Refused
 from accord.data.tables import short_names
@@ -112,7 +111,7 @@ class Shards(NamedTuple):
         return None
 
 
-class TarImages(Encoded):
+class TarImages(OneByOne):
     """The images of archives."""
 
     def __init__(self, shards: Shards):
@@ -137,29 +136,6 @@ class TarImages(Encoded):
     def read(self, i: int) -> bytes:
         """Image number `i`. Raises `Refused`, `EnvironmentFault`."""
         return self.shards.part(i, self.shards.images)
-
-    def _load(self, run: Sequence[int]) -> list[bytes | Refused]:
-        loaded: list[bytes | Refused] = []
-        for i in run:
-            try:
-                loaded.append(self.read(i))
-            except Refused as refused:
-                loaded.append(refused)
-        return loaded
-
-    def peek(self, count: int) -> list[bytes | Refused]:
-        return self._load(np.unique(np.linspace(0, len(self) - 1, count).astype(int)).tolist())
-
-    def chunks(self, size: int) -> Iterator[Chunk]:
-        for start in range(0, len(self), size):
-            run = range(start, min(start + size, len(self)))
-            yield start, lambda run=run: self._load(run)  # type: ignore[misc]
-
-    def keep(self, folder: Path, progress: Progress | None) -> None:
-        """Nothing: they stay where they are."""
-
-    def fetcher(self, entry: Entry | None) -> Callable[[int], bytes]:
-        return self.read
 
 
 def open_tars(paths: Sequence[Path], column: str | None, label: str | None) -> Shards:
