@@ -274,7 +274,7 @@ def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pai
     some = train_index[:: max(1, len(train_index) // LOOKED_AT)][:LOOKED_AT]
     if samples.shuffle_buffer:  # from few files
         some = np.sort(ordered(samples, train_index, seed=recipe.training.seed, epoch=0)[:LOOKED_AT])
-    aspect = torch.from_numpy(samples.aspect[some]) if samples.kind == "image" else None
+    aspect = samples.aspects(some)
     batch, seed = samples.batch(some), recipe.training.seed
     x, y = pairing.plain(batch, aspect), pairing.plain_y(batch, aspect)
     torch.manual_seed(seed)

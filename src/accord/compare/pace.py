@@ -23,6 +23,7 @@ from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.random import Draws
 from accord.data.samples import Samples
+from accord.data.values import rows_of
 from accord.evaluate.features import Stop, never
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
@@ -69,7 +70,7 @@ class Steps:
         some = slice(0, max(2, len(batch.index) // parts))
         aspect = None if batch.aspect is None else batch.aspect[some].to(place)
         draws = Draws(self.recipe.training.seed, batch.epoch, batch.index[some].to(place))
-        return self.device.lay_out(self.pairing(batch.data[some].to(place), draws, aspect))
+        return self.device.lay_out(self.pairing(rows_of(batch.data, some).to(place), draws, aspect))
 
     def passes(self) -> float | None:
         """Passes of one step; of a batch that is computed in parts one part is counted, as often as it takes."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from accord.data.order import Order
 from accord.data.random import choose
 from accord.data.samples import BadItem, BadItems, Samples
+from accord.data.values import Values
 from accord.errors import DataError, UsageError
 
 ATTEMPTS = 64
@@ -23,12 +24,12 @@ ATTEMPTS = 64
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step trains on: `index` says which samples `data` holds, after replacements; `aspect` is None for vectors."""
+    """What a step trains on: `index` says which samples `data` holds, after replacements; `aspect` is None but for images."""
 
     step: int
     epoch: int
     index: Tensor
-    data: Tensor
+    data: Values
     aspect: Tensor | None
 
 
@@ -115,8 +116,7 @@ class Loader:
         """The batch of one step."""
         epoch, wanted = self.indices(step)
         index, data = self._replaced(epoch, wanted)
-        aspect = torch.from_numpy(self.samples.aspect[index]) if self.samples.kind == "image" else None
-        return Batch(step, epoch, torch.from_numpy(index), data, aspect)
+        return Batch(step, epoch, torch.from_numpy(index), data, self.samples.aspects(index))
 
     def indices(self, step: int) -> tuple[int, np.ndarray]:
         """Epoch of a step, and this rank's part of its global batch, int64."""
@@ -141,7 +141,7 @@ class Loader:
         except BaseException as error:  # belongs to the consumer, whatever it is
             ready.put(error)
 
-    def _replaced(self, epoch: int, wanted: np.ndarray) -> tuple[np.ndarray, Tensor]:
+    def _replaced(self, epoch: int, wanted: np.ndarray) -> tuple[np.ndarray, Values]:
         """The samples wanted, bad ones replaced until all are good."""
         index = wanted.copy()
         attempts = np.zeros(len(index), np.int64)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 from accord.data.augment import Augmentation, Units, VectorAugmentation, augment, augment_vectors, full_view
 from accord.data.pair import Pair
 from accord.data.random import Draws
+from accord.data.values import Values, form, one
 from accord.errors import UsageError
 
 SMALLEST = 4
@@ -24,7 +25,7 @@ LOCAL_SCALE = (0.05, 0.4)
 class Originals(NamedTuple):
     """Samples as `Samples.batch` gives them, and width / height of the originals of images."""
 
-    values: Tensor
+    values: Values
     aspect: Tensor | None = None
 
 
@@ -32,22 +33,20 @@ class Pairing(ABC):
     """Makes pairs of samples; random only through the draws it is given."""
 
     @abstractmethod
-    def __call__(
-        self, batch: Shaped[Tensor, "batch ..."], draws: Draws, aspect: Float[Tensor, " batch"] | None = None
-    ) -> Pair:
+    def __call__(self, batch: Values, draws: Draws, aspect: Float[Tensor, " batch"] | None = None) -> Pair:
         """The pairs of a batch, as the encoders take them.
 
         Args:
-            batch: samples as `Samples.batch` gives them, uint8 images or float32 vectors.
+            batch: samples as `Samples.batch` gives them.
             draws: random numbers of these samples.
             aspect: width / height of the originals of images that were squeezed on to a square, (batch,).
         """
 
     @abstractmethod
-    def plain(self, batch: Shaped[Tensor, "batch ..."], aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
-        """What the encoder of x takes of each sample, without anything random: float32, in the form and at the size x has."""
+    def plain(self, batch: Values, aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
+        """What the encoder of x takes of each sample, without anything random, in the form and at the size x has."""
 
-    def plain_y(self, batch: Shaped[Tensor, "batch ..."], aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
+    def plain_y(self, batch: Values, aspect: Float[Tensor, " batch"] | None = None) -> Tensor:
         """The same for the encoder of y; where x and y are of one kind it is `plain`."""
         return self.plain(batch, aspect)
 
@@ -88,33 +87,57 @@ class TwoViews(Pairing):
     plain_size: int | None = None
     units: Units | None = None
 
-    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+    def __call__(self, batch: Values, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """The views x and y, each (batch, *sample); with local crops x is (local, batch, channel, local_size, local_size)."""
-        augmentation = self.augmentation or default_augmentation(batch)
-        if isinstance(augmentation, VectorAugmentation) != (batch.ndim == 2):
-            raise UsageError(
-                f"{type(augmentation).__name__} does not apply to samples of shape {tuple(batch.shape[1:])}",
-                where="augmentation",
-                help="use VectorAugmentation for vectors, Augmentation for images",
-            )
-        if isinstance(augmentation, VectorAugmentation):
-            return self._vectors(batch, draws, augmentation)
-        y = augment(batch, draws.fork(1), augmentation, self.size, aspect)
+        values = one(batch, "two_views")
+        augmentation = self.augmentation or default_augmentation(values)
+        y = view(values, draws.fork(1), augmentation, size=self.size, aspect=aspect, units=self.units)
         if not self.local:
-            return Pair(augment(batch, draws.fork(0), augmentation, self.size, aspect), y)
+            return Pair(view(values, draws.fork(0), augmentation, size=self.size, aspect=aspect, units=self.units), y)
+        if not isinstance(augmentation, Augmentation):
+            raise UsageError(f"local: a {form(values)} has no crops", where="local", help="set local to 0")
         small = self.local_augmentation or replace(augmentation, scale=LOCAL_SCALE)
         size = self.local_size or max(SMALLEST, y.shape[-1] // 2)
-        crops = [augment(batch, draws.fork(2 + k), small, size, aspect) for k in range(self.local)]
+        crops = [augment(values, draws.fork(2 + k), small, size, aspect) for k in range(self.local)]
         return Pair(torch.stack(crops), y)
 
-    def _vectors(self, batch: Tensor, draws: Draws, augmentation: VectorAugmentation) -> Pair:
-        if self.local:
-            raise UsageError("local: a vector has no crops", where="local", help="set local to 0")
-        return Pair(*(augment_vectors(batch, draws.fork(view), augmentation, self.units) for view in (0, 1)))
+    def plain(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
+        """The full view of an image in the middle, right in aspect; all else as it is."""
+        return plain_view(one(batch, "two_views"), size=self.plain_size or self.size, aspect=aspect)
 
-    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
-        """The full view in the middle, right in aspect; a vector as it is."""
-        return batch.float() if batch.ndim == 2 else full_view(batch, self.plain_size or self.size, aspect)
+
+def view(
+    batch: Tensor,
+    draws: Draws,
+    augmentation: Augmentation | VectorAugmentation,
+    *,
+    size: int | None = None,
+    aspect: Tensor | None = None,
+    units: Units | None = None,
+) -> Tensor:
+    """One random view of each sample, by its form.
+
+    Raises:
+        UsageError: for an augmentation of another kind.
+    """
+    what = form(batch)
+    if what == "image" and isinstance(augmentation, Augmentation):
+        return augment(batch, draws, augmentation, size, aspect)
+    if what == "vector" and isinstance(augmentation, VectorAugmentation):
+        return augment_vectors(batch, draws, augmentation, units)
+    raise UsageError(
+        f"{type(augmentation).__name__} does not apply to samples of shape {tuple(batch.shape[1:])}",
+        where="augmentation",
+        help="use VectorAugmentation for vectors, Augmentation for images",
+    )
+
+
+def plain_view(batch: Tensor, *, size: int | None = None, aspect: Tensor | None = None) -> Tensor:
+    """What an encoder takes of each sample without anything random: images in [0, 1], text in bytes, all else as it is."""
+    what = form(batch)
+    if what == "image":
+        return full_view(batch, size, aspect)
+    return batch if what == "text" else batch.float()
 
 
 def two_views(
@@ -164,6 +187,6 @@ def two_views(
 
 def default_augmentation(batch: Tensor) -> Augmentation | VectorAugmentation:
     """What suits samples of this shape when nothing else is said."""
-    if batch.ndim == 2:
+    if form(batch) != "image":
         return VectorAugmentation()
     return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey_photo()

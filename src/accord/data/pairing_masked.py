@@ -14,6 +14,7 @@ from accord.data.pair import Pair
 from accord.data.pairing import Originals, Pairing
 from accord.data.pairing_parts import require_images, require_size
 from accord.data.random import Draws
+from accord.data.values import Values
 from accord.errors import UsageError
 
 
@@ -35,7 +36,7 @@ class MaskedBlocks(Pairing):
     augmentation: Augmentation | None = None
     size: int | None = None
 
-    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+    def __call__(self, batch: Values, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """The pairs of a batch: the visible part, the blocks, and where they are.
 
         Returns:
@@ -44,11 +45,11 @@ class MaskedBlocks(Pairing):
                 shape of x: the image with nothing hidden; the last channel is 0 in the block, else -1.
             action: (batch, 4), or (blocks, batch, 4): centre (across, down) from -1 to 1, width and height from 0 to 1.
         """
-        require_images(batch, "masked_blocks")
+        originals = require_images(batch, "masked_blocks")
         images = (
-            full_view(batch, self.size, aspect)
+            full_view(originals, self.size, aspect)
             if self.augmentation is None
-            else augment(batch, draws, self.augmentation, self.size, aspect)
+            else augment(originals, draws, self.augmentation, self.size, aspect)
         )
         return self._pair(images, images, self.hide(draws, *self.grid(images)))
 
@@ -66,22 +67,21 @@ class MaskedBlocks(Pairing):
         hidden.scatter_(1, order[:, : self.blocks * self.block**2], True)
         return Hiding(corner, hidden.view(-1, rows, columns))
 
-    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """The whole image, nothing hidden."""
-        require_images(batch, "masked_blocks")
-        images = full_view(batch, self.size, aspect)
+        images = full_view(require_images(batch, "masked_blocks"), self.size, aspect)
         self.grid(images)
         return torch.cat([images, torch.zeros_like(images[:, :1])], dim=1)
 
-    def plain_y(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain_y(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """The block in the middle."""
         return self.join(Originals(batch, aspect), Originals(batch, aspect)).y
 
     def join(self, x: Originals, y: Originals) -> Pair:
         """The images x without the block in the middle, and this block of the images y."""
-        require_images(x.values, "masked_blocks")
-        require_images(y.values, "masked_blocks")
-        images, others = (full_view(part.values, self.size, part.aspect) for part in (x, y))
+        images, others = (
+            full_view(require_images(part.values, "masked_blocks"), self.size, part.aspect) for part in (x, y)
+        )
         rows, columns = self.grid(images)
         middle = torch.tensor([(rows - self.block) // 2, (columns - self.block) // 2], device=images.device)
         corner = middle.expand(len(images), 1, 2)

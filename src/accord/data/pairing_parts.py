@@ -14,6 +14,7 @@ from accord.data.augment import Augmentation, augment, full_view
 from accord.data.pair import Pair
 from accord.data.pairing import SMALLEST, Pairing
 from accord.data.random import Draws
+from accord.data.values import Values, one
 from accord.errors import UsageError
 
 Split = Literal["left_right", "right_left", "top_bottom", "bottom_top"]
@@ -29,22 +30,20 @@ class Halves(Pairing):
     augmentation: Augmentation | None = None
     size: int | None = None
 
-    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+    def __call__(self, batch: Values, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """The halves x and y, (batch, channel, height, width) each, float32 in [0, 1]."""
-        require_images(batch, "halves")
+        images = require_images(batch, "halves")
         if self.augmentation is None:
-            return Pair(*self._cut(full_view(batch, self.size, aspect)))
-        return Pair(*self._cut(augment(batch, draws, self.augmentation, self.size, aspect)))
+            return Pair(*self._cut(full_view(images, self.size, aspect)))
+        return Pair(*self._cut(augment(images, draws, self.augmentation, self.size, aspect)))
 
-    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """The half x of the full view."""
-        require_images(batch, "halves")
-        return self._cut(full_view(batch, self.size, aspect))[0]
+        return self._cut(full_view(require_images(batch, "halves"), self.size, aspect))[0]
 
-    def plain_y(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain_y(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """The half y of the full view."""
-        require_images(batch, "halves")
-        return self._cut(full_view(batch, self.size, aspect))[1]
+        return self._cut(full_view(require_images(batch, "halves"), self.size, aspect))[1]
 
     @property
     def alike(self) -> bool:
@@ -92,15 +91,15 @@ class Columns(Pairing):
     x: tuple[int, ...]
     y: tuple[int, ...]
 
-    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+    def __call__(self, batch: Values, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """The columns x and y, (batch, columns) float32 each."""
         return Pair(self.plain(batch), self.plain_y(batch))
 
-    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """The columns x."""
         return self._take(batch, self.x)
 
-    def plain_y(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain_y(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """The columns y."""
         return self._take(batch, self.y)
 
@@ -114,7 +113,8 @@ class Columns(Pairing):
         """False."""
         return False
 
-    def _take(self, batch: Tensor, places: tuple[int, ...]) -> Tensor:
+    def _take(self, values: Values, places: tuple[int, ...]) -> Tensor:
+        batch = one(values, "columns")
         if batch.ndim != 2 or max(places) >= batch.shape[1]:
             raise UsageError(
                 f"columns {list(places)} do not fit samples of shape {tuple(batch.shape[1:])}",
@@ -204,8 +204,9 @@ def _wrong(where: str, message: str, help: str) -> UsageError:
     return UsageError(message, where=where, help=help, code="E227")
 
 
-def require_images(batch: Tensor, name: str) -> None:
-    """Refuses what is no batch of images."""
+def require_images(values: Values, name: str) -> Tensor:
+    """The batch of images; refuses what is none."""
+    batch = one(values, name)
     if batch.ndim != 4:
         raise UsageError(
             f"{name} does not apply to samples of shape {tuple(batch.shape[1:])}",
@@ -213,6 +214,7 @@ def require_images(batch: Tensor, name: str) -> None:
             help="it is for images; for vectors use columns or two_views",
             code="E227",
         )
+    return batch
 
 
 def require_size(size: int | None) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from accord.data.pair import Pair
 from accord.data.pairing import Originals, Pairing, TwoViews
 from accord.data.random import Draws
+from accord.data.values import Values
 from accord.errors import UsageError
 
 
@@ -21,7 +22,7 @@ class Restoring(Pairing):
     hide: float = 0.0
     patch: int | None = None
 
-    def __call__(self, batch: Tensor, draws: Draws, aspect: Tensor | None = None) -> Pair:
+    def __call__(self, batch: Values, draws: Draws, aspect: Tensor | None = None) -> Pair:
         """The x of the other pairing with parts hidden, and the same x."""
         whole = self.pairing(batch, draws, aspect).x
         hidden = draws.fork(7)
@@ -39,11 +40,11 @@ class Restoring(Pairing):
         mask = hidden.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :height, :width]
         return torch.where(mask, whole.mean((-2, -1), keepdim=True), whole)
 
-    def plain(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """That of the other pairing: whole."""
         return self.pairing.plain(batch, aspect)
 
-    def plain_y(self, batch: Tensor, aspect: Tensor | None = None) -> Tensor:
+    def plain_y(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """That of the other pairing."""
         return self.pairing.plain_y(batch, aspect)
 

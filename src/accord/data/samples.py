@@ -1,4 +1,4 @@
-"""Samples: N images or vectors in input order, what is wrong with some of them, and a split that depends on content alone."""
+"""Samples: N things in input order, what is wrong with some of them, and a split that depends on content alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from accord.data.values import Kind, Sides, Values, rows_of
 from accord.errors import DataError, UsageError
 
 LISTED = 1000
@@ -46,7 +46,7 @@ class BadItems(DataError):
     batch with zeros in those places, so that the good part need not be read again.
     """
 
-    def __init__(self, positions: np.ndarray, items: list[BadItem], batch: Tensor):
+    def __init__(self, positions: np.ndarray, items: list[BadItem], batch: Values):
         assert len(positions) == len(items) > 0
         self.positions = positions
         self.items = items
@@ -65,7 +65,7 @@ class Store(ABC):
         """Shape of one sample."""
 
     @abstractmethod
-    def read(self, index: np.ndarray) -> Tensor:
+    def read(self, index: np.ndarray) -> Values:
         """Samples `index`, (batch, *shape)."""
 
 
@@ -79,7 +79,7 @@ class ArrayStore(Store):
     def shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape[1:])
 
-    def read(self, index: np.ndarray) -> Tensor:
+    def read(self, index: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.array[index]))
 
 
@@ -89,17 +89,17 @@ class Kept(Store):
     def __init__(self, store: Store):
         self.store = store
         self.places: dict[int, int] = {}
-        self.batch = torch.zeros(0)
+        self.batch: Values = torch.zeros(0)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.store.shape
 
-    def read(self, index: np.ndarray) -> Tensor:
+    def read(self, index: np.ndarray) -> Values:
         wanted = index.tolist()
         if not wanted or not all(i in self.places for i in wanted):
             self._read(index)
-        return self.batch[[self.places[i] for i in wanted]] if wanted else self.batch
+        return rows_of(self.batch, [self.places[i] for i in wanted]) if wanted else self.batch
 
     def _read(self, index: np.ndarray) -> None:
         bad: set[int] = set()
@@ -116,7 +116,11 @@ class Kept(Store):
 class Samples:
     """N samples of one kind, in input order; bad ones keep their place and have `ok` False.
 
-    name: the source as given. kind: "image" (uint8, (C, H, W)) or "vector" (float32, (features,)).
+    name: the source as given. kind: what each sample is, and what `batch` gives of it:
+        "image": uint8 (C, H, W). "vector": float32 (features,), NaN where a value is missing.
+        "series": float32 (steps, channels), NaN where a value is missing and past the end.
+        "audio": float32 (steps, 1) in [-1, 1], NaN past the end. "text": uint8 (bytes,), UTF-8, 0 past the end.
+        "pair": `Sides`, two of these; `sides` are the samples of either.
     keys: one name per sample: the path in its folder, or "row 17", or "file.parquet:17".
     content: uint64 (N,), a hash of each item's raw content; duplicates have equal values.
     ok: bool (N,). bad: what is wrong with the others, in order, the first 1,000 of them.
@@ -125,10 +129,12 @@ class Samples:
     blocks: int64 (B,), ascending: the first sample of each run that is best read together, None if any order will do.
     shuffle_buffer: samples that training should shuffle together, block after block; 0: all, for reading in any order is cheap.
     notes: said once to the user. features: the names of a vector's columns. fingerprint: sha256 over contents and labels.
+    categories: for each column of a vector the names of its codes 0, 1, ..., none for a column of numbers; empty: all are numbers.
+    rate: samples per second of audio, 0 for all else.
     """
 
     name: str
-    kind: Literal["image", "vector"]
+    kind: Kind | Literal["pair"]
     store: Store
     keys: Sequence[str]
     content: np.ndarray
@@ -142,6 +148,9 @@ class Samples:
     fingerprint: str = ""
     blocks: np.ndarray | None = None
     shuffle_buffer: int = 0
+    categories: tuple[tuple[str, ...], ...] = ()
+    rate: int = 0
+    sides: tuple[Samples, Samples] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.keys)
@@ -150,6 +159,7 @@ class Samples:
         assert self.content.shape == self.ok.shape == self.aspect.shape == (n,)
         assert self.content.dtype == np.uint64 and self.ok.dtype == np.bool_ and self.aspect.dtype == np.float32
         assert self.labels is None or (self.labels.shape == (n,) and self.labels.dtype == np.int64)
+        assert (self.kind == "pair") == (self.sides is not None)
         if not self.fingerprint:
             self.fingerprint = fingerprint(self.content, self.labels, self.classes)
 
@@ -158,7 +168,7 @@ class Samples:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample from `batch`: (C, H, W) or (features,)."""
+        """Shape of one sample from `batch`, see `kind`; () of a pair, whose sides have one each."""
         return self.store.shape
 
     @property
@@ -166,17 +176,89 @@ class Samples:
         """How many samples are not ok."""
         return len(self) - int(self.ok.sum())
 
-    def batch(self, index: np.ndarray) -> Tensor:
-        """Samples `index` (int64, all of them ok) as (batch, *shape): uint8 images in 0..255, or float32 vectors.
+    def batch(self, index: np.ndarray) -> Values:
+        """Samples `index` (int64, all of them ok) as (batch, *shape), see `kind`; of pairs both sides.
 
         Raises `BadItems` when an image that is decoded only now turns out to be damaged, changed or gone.
         """
         assert bool(self.ok[index].all()), "asked for a sample that is not ok"
         return self.store.read(index)
 
+    def aspects(self, index: np.ndarray) -> torch.Tensor | None:
+        """Width / height of the originals of some images; None where samples are no images, or pairs, which bring their own."""
+        return torch.from_numpy(self.aspect[index]) if self.kind == "image" else None
+
     def kept(self) -> Samples:
         """The same samples, of which those that were read last are not decoded again."""
         return replace(self, store=Kept(self.store))
+
+
+class PairStore(Store):
+    """Two sources that are read row by row."""
+
+    def __init__(self, x: Samples, y: Samples):
+        self.x, self.y = x, y
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(): each side has its own."""
+        return ()
+
+    def read(self, index: np.ndarray) -> Sides:
+        bad: dict[int, BadItem] = {}
+        x, y = (self._side(samples, index, bad) for samples in (self.x, self.y))
+        found = Sides(x, y, self.x.aspects(index), self.y.aspects(index))
+        if bad:
+            places = sorted(bad)
+            raise BadItems(np.array(places, np.int64), [bad[place] for place in places], found)
+        return found
+
+    def _side(self, samples: Samples, index: np.ndarray, bad: dict[int, BadItem]) -> torch.Tensor:
+        """One side; what is bad of it is added to `bad` by its place."""
+        try:
+            values = samples.store.read(index)
+        except BadItems as error:
+            values = error.batch
+            for place, item in zip(error.positions.tolist(), error.items, strict=True):
+                bad.setdefault(place, item._replace(reason=f"{samples.name}: {item.reason}"))
+        assert not isinstance(values, Sides), "a side of a pair is no pair"
+        return values
+
+
+def pair_samples(
+    name: str,
+    x: Samples,
+    y: Samples,
+    *,
+    labels: np.ndarray | None = None,
+    classes: tuple[str, ...] = (),
+    notes: Sequence[str] = (),
+) -> Samples:
+    """Samples that are pairs, row i of `x` with row i of `y`; bad where either is. Names of the sides stand before their reasons."""
+    assert len(x) == len(y)
+    ok = x.ok & y.ok
+    known = {side.name: {item.key: item for item in side.bad} for side in (y, x)}
+    bad = []
+    for key in (x.keys[i] for i in np.flatnonzero(~ok)[:LISTED].tolist()):
+        side = next((name for name in (x.name, y.name) if key in known[name]), None)
+        if side is not None:
+            item = known[side][key]
+            bad.append(item._replace(reason=f"{side}: {item.reason}"))
+    return Samples(
+        name=name,
+        kind="pair",
+        store=PairStore(x, y),
+        keys=x.keys,
+        content=mix(x.content ^ mix(y.content)),
+        ok=ok,
+        bad=bad,
+        labels=labels,
+        classes=classes,
+        notes=[*notes, *x.notes, *y.notes],
+        blocks=y.blocks if x.blocks is None else x.blocks,
+        shuffle_buffer=max(x.shuffle_buffer, y.shuffle_buffer),
+        sides=(x, y),
+    )
 
 
 def split(samples: Samples, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from accord.data.pair import Pair
 from accord.data.pairing import Originals, Pairing
 from accord.data.random import Draws
 from accord.data.samples import Samples
+from accord.data.values import Sides, Values, blank, form
 from accord.errors import ArtifactError, DataError
 from accord.model.encoder import Branch
 from accord.model.joint_embedding import JointEmbedding
@@ -68,7 +69,7 @@ class Rows(NamedTuple):
     """A batch on its way into a model: places in the samples, values, and width / height of the originals of images."""
 
     place: np.ndarray
-    values: Tensor
+    values: Values
     aspect: Tensor | None
 
 
@@ -80,8 +81,8 @@ def read(samples: Samples, index: np.ndarray, device: torch.device, batch_size: 
     """
     for start in range(0, len(index), batch_size):
         rows = index[start : start + batch_size]
-        aspect = torch.from_numpy(samples.aspect[rows]).to(device) if samples.kind == "image" else None
-        yield Rows(rows, samples.batch(rows).to(device), aspect)
+        aspect = samples.aspects(rows)
+        yield Rows(rows, samples.batch(rows).to(device), None if aspect is None else aspect.to(device))
 
 
 def extract(
@@ -182,9 +183,9 @@ def embed_plain(
 
 def _blank(samples: Samples, device: torch.device) -> Rows:
     """One sample of zeros: what it takes to know the widths where there are no samples."""
-    image = samples.kind == "image"
-    values = torch.zeros(1, *samples.shape, dtype=torch.uint8 if image else torch.float32, device=device)
-    return Rows(np.zeros(1, np.int64), values, torch.ones(1, device=device) if image else None)
+    parts = [blank(one.kind, one.shape, 1, device) for one in samples.sides or (samples,) if one.kind != "pair"]
+    values = Sides(*parts) if samples.sides else parts[0]
+    return Rows(np.zeros(1, np.int64), values, torch.ones(1, device=device) if samples.kind == "image" else None)
 
 
 def embed_views(
@@ -240,11 +241,32 @@ def damage(y: Tensor, draws: Draws) -> Tensor:
     """A small perturbation of y, (batch, ...) to the same shape, which a good energy notices.
 
     Images: a square of a third of the shorter side (a ninth of the area), at a random place, is filled with the mean colour.
-    Vectors: Gaussian noise of half the standard deviation that a column has in the batch.
+    Vectors: Gaussian noise of half the standard deviation that a column has in the batch; series and audio: of half that of a
+    channel. What is missing stays missing. Text: each byte becomes a random letter with probability 1/9.
     """
-    if y.ndim < 4:
-        noise = draws.normal("damage", *y.shape[1:])
-        return y + 0.5 * noise * (y.std(0) if len(y) > 1 else 1.0)
+    match form(y):
+        case "image":
+            return _with_hole(y, draws)
+        case "text":
+            letters = (97 + 26 * draws.uniform("letter", y.shape[1])).to(torch.uint8)
+            return torch.where((draws.uniform("damage", y.shape[1]) < 1 / 9) & (y > 0), letters, y)
+        case what:
+            noise = draws.normal("damage", *y.shape[1:])
+            return y + 0.5 * noise * _spread(y, over=(0,) if what == "vector" else (0, 1))
+
+
+def _spread(y: Tensor, over: tuple[int, ...]) -> Tensor | float:
+    """Standard deviation over these axes, of what is not missing; 1 of a single value."""
+    if len(y) < 2:
+        return 1.0
+    if not bool(y.isnan().any()):
+        return y.std(over)
+    known = (~y.isnan()).sum(over).clamp_min(2)
+    return ((y - y.nanmean(over, keepdim=True)).square().nansum(over) / (known - 1)).sqrt()
+
+
+def _with_hole(y: Tensor, draws: Draws) -> Tensor:
+    """Images with a square of the mean colour in them."""
     height, width = y.shape[-2:]
     side = max(1, round(min(height, width) / 3))
     corner = (draws.uniform("damage", 2) * torch.tensor([height - side + 1, width - side + 1], device=y.device)).long()

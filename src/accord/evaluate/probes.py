@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from accord.data.samples import Samples
+from accord.data.values import Values, form, one
 from accord.evaluate.features import BATCH, Stop, never
 from accord.evaluate.probe import (
     FEW_CLASSES,
@@ -27,7 +28,7 @@ PIXEL_SIDE = 32
 VARIANCE, COMPONENTS = 0.95, 256
 """PCA keeps this share of the variance, and at most so many components."""
 PER_CLASS = 10
-Plain = Callable[[Tensor, Tensor | None], Tensor]
+Plain = Callable[[Values, Tensor | None], Tensor]
 """`Pairing.plain`: samples and the aspect of the originals to what an encoder takes."""
 
 
@@ -203,15 +204,15 @@ def pixels(samples: Samples, index: np.ndarray, plain: Plain | None = None) -> T
     parts = []
     for start in range(0, len(index), BATCH):
         rows = index[start : start + BATCH]
-        values = samples.batch(rows)
+        batch = samples.batch(rows)
         if plain is not None:
-            values = plain(values, torch.from_numpy(samples.aspect[rows]) if samples.kind == "image" else None)
-        elif samples.kind == "image":
-            values = values.float() / 255
-        if samples.kind == "image" and max(values.shape[-2:]) > PIXEL_SIDE:
+            values = plain(batch, samples.aspects(rows))
+        else:
+            values = one(batch, "probing").float() / (255 if samples.kind == "image" else 1)
+        if form(values) == "image" and max(values.shape[-2:]) > PIXEL_SIDE:
             height, width = (min(side, PIXEL_SIDE) for side in values.shape[-2:])
             values = torch.nn.functional.adaptive_avg_pool2d(values, (height, width))
-        parts.append(values.flatten(1))
+        parts.append(values.flatten(1).float())
     return torch.cat(parts)
 
 

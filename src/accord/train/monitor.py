@@ -25,6 +25,7 @@ from accord.data.pair import Pair
 from accord.data.pairing import Pairing
 from accord.data.random import Draws
 from accord.data.samples import Samples
+from accord.data.values import rows_of
 from accord.errors import Diverged
 from accord.model.density import Density
 from accord.model.energy import cosine
@@ -113,7 +114,7 @@ class Probe:
     @property
     def values(self) -> int:
         """Numbers in one x or y, whichever has fewer: an embedding of few numbers cannot use many dimensions."""
-        few = (self.batch.data[:2], None if self.batch.aspect is None else self.batch.aspect[:2])
+        few = (rows_of(self.batch.data, slice(2)), None if self.batch.aspect is None else self.batch.aspect[:2])
         return min(int(plain(*few)[0].numel()) for plain in (self.pairing.plain, self.pairing.plain_y))
 
     @torch.no_grad()
@@ -143,7 +144,7 @@ class Probe:
             part = slice(start, start + self.batch_size)
             draws = Draws(self.seed, EPOCH, index[part].to(device.device))
             shape = None if aspect is None else aspect[part].to(device.device)
-            pair = self.pairing(data[part].to(device.device), draws, shape)
+            pair = self.pairing(rows_of(data, part).to(device.device), draws, shape)
             yield device.lay_out(pair.first(*ndims))
 
 
