@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from accord.data.augment import VectorAugmentation
+from accord.data.augment_series import SeriesAugmentation
+from accord.data.augment_text import TextAugmentation
 from accord.data.loader import Loader
 from accord.data.pairing import two_views
 from accord.data.pairing_masked import masked_blocks
@@ -133,3 +136,19 @@ def test_pairings_of_one_thing_refuse_two(pairing: object) -> None:
         pairing(sides, Draws(0, 0, torch.arange(2)))  # type: ignore[operator]
     with pytest.raises(UsageError, match="pairs already"):
         pairing.plain(sides)  # type: ignore[attr-defined]
+
+
+def test_two_views_take_what_suits_the_form() -> None:
+    draws = Draws(0, 0, torch.arange(4))
+    series, text = torch.randn(4, 20, 2), torch.full((4, 12), 97, dtype=torch.uint8)
+    pair = two_views()(series, draws)
+    assert pair.x.shape == pair.y.shape == series.shape and not torch.equal(pair.x.isnan(), pair.y.isnan())
+    assert two_views()(text, draws).x.dtype == torch.uint8
+    assert torch.equal(two_views(SeriesAugmentation())(series, draws).y, series)
+    for augmentation, batch in (
+        (SeriesAugmentation(), text),
+        (TextAugmentation(), series),
+        (VectorAugmentation(), series),
+    ):
+        with pytest.raises(UsageError, match=type(augmentation).__name__):
+            two_views(augmentation)(batch, draws)

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from accord.data.augment import Augmentation, Units, VectorAugmentation, augment, augment_vectors, full_view
+from accord.data.augment_series import SeriesAugmentation, augment_series
+from accord.data.augment_text import TextAugmentation, augment_text
 from accord.data.pair import Pair
 from accord.data.random import Draws
 from accord.data.values import Values, form, one
@@ -20,6 +22,14 @@ SMALLEST = 4
 """Side of the smallest view, pixels."""
 LOCAL_SCALE = (0.05, 0.4)
 """Share of the area that a small crop shows (Caron et al. 2020, arXiv:2006.09882)."""
+Change = Augmentation | VectorAugmentation | SeriesAugmentation | TextAugmentation
+"""What makes a view: one for each form of sample."""
+SUITS = {
+    "image": "Augmentation",
+    "vector": "VectorAugmentation",
+    "series": "SeriesAugmentation",
+    "text": "TextAugmentation",
+}
 
 
 class Originals(NamedTuple):
@@ -79,7 +89,7 @@ class Pairing(ABC):
 class TwoViews(Pairing):
     """Two random views of one thing; see `two_views`."""
 
-    augmentation: Augmentation | VectorAugmentation | None = None
+    augmentation: Change | None = None
     size: int | None = None
     local: int = 0
     local_size: int | None = None
@@ -109,7 +119,7 @@ class TwoViews(Pairing):
 def view(
     batch: Tensor,
     draws: Draws,
-    augmentation: Augmentation | VectorAugmentation,
+    augmentation: Change,
     *,
     size: int | None = None,
     aspect: Tensor | None = None,
@@ -125,10 +135,14 @@ def view(
         return augment(batch, draws, augmentation, size, aspect)
     if what == "vector" and isinstance(augmentation, VectorAugmentation):
         return augment_vectors(batch, draws, augmentation, units)
+    if what == "series" and isinstance(augmentation, SeriesAugmentation):
+        return augment_series(batch, draws, augmentation, units)
+    if what == "text" and isinstance(augmentation, TextAugmentation):
+        return augment_text(batch, draws, augmentation)
     raise UsageError(
         f"{type(augmentation).__name__} does not apply to samples of shape {tuple(batch.shape[1:])}",
         where="augmentation",
-        help="use VectorAugmentation for vectors, Augmentation for images",
+        help=f"use {SUITS[what]} for these",
     )
 
 
@@ -141,7 +155,7 @@ def plain_view(batch: Tensor, *, size: int | None = None, aspect: Tensor | None 
 
 
 def two_views(
-    augmentation: Augmentation | VectorAugmentation | None = None,
+    augmentation: Change | None = None,
     *,
     size: int | None = None,
     local: int = 0,
@@ -153,15 +167,16 @@ def two_views(
     """Pairs of two random views of the same sample: x is one, y the other.
 
     Args:
-        augmentation: what makes a view; by default photo for 3 channels, grey_photo for others, noise and masks for vectors.
+        augmentation: what makes a view; by default photo for 3 channels, grey_photo for others, noise and masks for vectors,
+            `SeriesAugmentation.series` for series, words and characters left out of texts.
         size: side of the views in pixels; by default that of the images as they are stored.
         local: 0, or how many small crops x consists of, while y is one full view (multi-crop, Caron et al. 2020, arXiv:2006.09882).
         local_size: side of the small crops; by default half of `size`.
         local_augmentation: what makes a small crop; by default `augmentation`, cropped to 5 to 40 % of the area.
         plain_size: side of `plain`; by default `size`. Small training crops with full-size images later are cheap and good
             (the train-test resolution discrepancy, Touvron et al. 2019, arXiv:1906.06423).
-        units: mean and standard deviation of each column of vectors, `accord.Standardize.fit(x)` say: noise is in units of these.
-            By default columns are taken to have mean 0 and standard deviation 1.
+        units: mean and standard deviation of each column of vectors, or channel of series, `accord.Standardize.fit(x)` say:
+            noise is in units of these. By default columns are taken to have mean 0 and standard deviation 1.
 
     Raises:
         UsageError: if a number is out of bounds.
@@ -185,8 +200,11 @@ def two_views(
     )
 
 
-def default_augmentation(batch: Tensor) -> Augmentation | VectorAugmentation:
-    """What suits samples of this shape when nothing else is said."""
-    if form(batch) != "image":
-        return VectorAugmentation()
+def default_augmentation(batch: Tensor) -> Change:
+    """What suits samples of this form when nothing else is said."""
+    what = form(batch)
+    if what == "series":
+        return SeriesAugmentation.series()
+    if what != "image":
+        return TextAugmentation() if what == "text" else VectorAugmentation()
     return Augmentation.photo() if batch.shape[1] == 3 else Augmentation.grey_photo()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from accord.data.values import Kind, Sides, Values, rows_of
+from accord.data.windows import Windows
 from accord.errors import DataError, UsageError
 
 LISTED = 1000
@@ -131,6 +132,7 @@ class Samples:
     notes: said once to the user. features: the names of a vector's columns. fingerprint: sha256 over contents and labels.
     categories: for each column of a vector the names of its codes 0, 1, ..., none for a column of numbers; empty: all are numbers.
     rate: samples per second of audio, 0 for all else.
+    windows: where each sample lies in a longer series, None if none does; such samples are split by time.
     """
 
     name: str
@@ -150,6 +152,7 @@ class Samples:
     shuffle_buffer: int = 0
     categories: tuple[tuple[str, ...], ...] = ()
     rate: int = 0
+    windows: Windows | None = None
     sides: tuple[Samples, Samples] | None = None
 
     def __post_init__(self) -> None:
@@ -266,9 +269,13 @@ def split(samples: Samples, fraction: float, seed: int) -> tuple[np.ndarray, np.
 
     The side of an item is a pure function of (seed, its content): duplicates land on the same side, and adding data moves
     no item. With few items a side could stay empty: then it gets the content that was nearest to it, if there are two.
+
+    Windows of series are split by time instead: the last `fraction` of each series is held out, see `Windows.split`.
     """
     if not 0.0 <= fraction < 1.0:
         raise UsageError(f"a held-out fraction of {fraction}: expected 0 <= fraction < 1", help="try 0.1")
+    if samples.windows is not None:
+        return samples.windows.split(samples.ok, fraction)
     index = np.flatnonzero(samples.ok)
     place = uniform_of(samples.content[index], seed)
     held_out = place < fraction
