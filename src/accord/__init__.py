@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from accord.errors import AccordError as AccordError
     from accord.model.amortize import Amortize as Amortize
     from accord.model.amortize import Recognition as Recognition
+    from accord.model.audio import LogMel as LogMel
     from accord.model.batch_norm import BatchNorm1d as BatchNorm1d
     from accord.model.batch_norm import BatchNorm2d as BatchNorm2d
     from accord.model.centred import CentredDivergence as CentredDivergence
@@ -92,10 +93,15 @@ if TYPE_CHECKING:
     from accord.model.resnet import resnet18 as resnet18
     from accord.model.resnet import resnet34 as resnet34
     from accord.model.resnet import resnet50 as resnet50
+    from accord.model.series import SeriesConv as SeriesConv
+    from accord.model.series import SeriesTransformer as SeriesTransformer
     from accord.model.sparse_coding import Ista as Ista
     from accord.model.sparse_coding import Lista as Lista
+    from accord.model.tabular import Tabular as Tabular
     from accord.model.teacher import MovingAverage as MovingAverage
     from accord.model.teacher import StopGradient as StopGradient
+    from accord.model.text import ByteNGrams as ByteNGrams
+    from accord.model.text import ByteTransformer as ByteTransformer
     from accord.model.variational import Variational as Variational
     from accord.model.vit import ViT as ViT
     from accord.model.vit import vit_base as vit_base
@@ -166,6 +172,7 @@ _NAMES = {
     "accord.data.synthetic": "Ellipse Forks Jump Torus",
     "accord.errors": "AccordError",
     "accord.model.amortize": "Amortize Recognition",
+    "accord.model.audio": "LogMel",
     "accord.model.batch_norm": "BatchNorm1d BatchNorm2d",
     "accord.model.centred": "CentredDivergence",
     "accord.model.codebook": "Codebook ConditionalPrior",
@@ -187,8 +194,11 @@ _NAMES = {
     "accord.model.predictor": "DictionaryPredictor IdentityPredictor MLPPredictor Predictor",
     "accord.model.projector": "Projector Prototypes",
     "accord.model.resnet": "ResNet resnet18 resnet34 resnet50",
+    "accord.model.series": "SeriesConv SeriesTransformer",
     "accord.model.sparse_coding": "Ista Lista",
+    "accord.model.tabular": "Tabular",
     "accord.model.teacher": "MovingAverage StopGradient",
+    "accord.model.text": "ByteNGrams ByteTransformer",
     "accord.model.variational": "Variational",
     "accord.model.vit": "ViT vit_base vit_small vit_tiny",
     "accord.objective.contrast": "Contrast",
@@ -221,6 +231,8 @@ __all__ = [
     "BatchNorm2d",
     "BestOf",
     "Branch",
+    "ByteNGrams",
+    "ByteTransformer",
     "CentredDivergence",
     "Codebook",
     "Columns",
@@ -257,6 +269,7 @@ __all__ = [
     "Latent",
     "Lista",
     "Loader",
+    "LogMel",
     "Loss",
     "LowDimensional",
     "MLPPredictor",
@@ -281,9 +294,12 @@ __all__ = [
     "Restoring",
     "Sampled",
     "Samples",
+    "SeriesConv",
+    "SeriesTransformer",
     "Sparse",
     "Standardize",
     "StopGradient",
+    "Tabular",
     "Term",
     "Terms",
     "Torus",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from accord.errors import EnvironmentFault, UsageError
 from accord.model.external import External, hugging_face_backbone, timm_backbone
+from accord.train.optim import parameter_groups
 
 
 class Conv(nn.Module):
@@ -48,6 +49,46 @@ def test_images_that_do_not_fit_are_named() -> None:
         External(Conv(3, "vector"), channels=1, image_size=8)
 
 
+def test_a_frozen_network_is_left_as_it_came() -> None:
+    """Its statistics, its weights and its dropout, while the rest of the model trains."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.BatchNorm2d(6), nn.Dropout(0.5))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    head = nn.Linear(6, 2)
+    backbone = External(network, channels=3, image_size=8, frozen=True)
+    model = nn.Sequential(backbone, head).train()
+    assert backbone.training and head.training and not network.training
+    optimizer = torch.optim.SGD(parameter_groups(model, 0.1), lr=0.1)
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == {id(p) for p in head.parameters()}
+    x = torch.randn(4, 3, 8, 8, requires_grad=True)
+    assert torch.equal(backbone(x), backbone(x))
+    model(x).square().sum().backward()
+    optimizer.step()
+    assert x.grad is not None and head.weight.grad is not None
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    thawed = External(network.requires_grad_(True), channels=3, image_size=8).train()
+    assert thawed.network.training, "the negative control"
+
+
+def test_hugging_face_frozen_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the part of transformers 5 that is used."""
+
+    class Config(SimpleNamespace):
+        def to_dict(self) -> dict[str, Any]:
+            return vars(self)
+
+    auto = SimpleNamespace(for_model=lambda name: Config(num_channels=3, image_size=8))
+    make = SimpleNamespace(from_config=lambda config, **options: Conv(config.num_channels, "map"))
+    package = SimpleNamespace(AutoConfig=auto, AutoModel=make, CONFIG_MAPPING={"tiny": None})
+    monkeypatch.setitem(sys.modules, "transformers", package)
+    for frozen in (True, False):
+        backbone = hugging_face_backbone("tiny", channels=1, frozen=frozen).train()
+        assert backbone(torch.rand(2, 1, 8, 8)).shape == (2, 6)
+        assert {p.requires_grad for p in backbone.parameters()} == {not frozen}
+        assert backbone.network.training is not frozen
+
+
 def fake_timm(tmp_path: Any) -> dict[str, Any]:
     """The part of timm 1.0 that is used: a network with a fixed size, and one that takes any."""
 
@@ -79,6 +120,7 @@ def test_timm(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert timm_backbone("conv", channels=1, image_size=16).feature_dim == 6
     assert timm_backbone("vit", image_size=16)(torch.zeros(2, 3, 16, 16)).shape == (2, 6)
     assert timm_backbone("vit").feature_dim == 6
+    assert not any(p.requires_grad for p in timm_backbone("vit", frozen=True).parameters())
     loaded = timm_backbone("conv", pretrained=True)
     assert all(p.eq(0.25).all() for n, p in loaded.named_parameters() if n.endswith("weight"))
     with pytest.raises(EnvironmentFault, match=r"weights of 'timm/vit'[\s\S]*hf download timm/vit"):

@@ -51,9 +51,41 @@ def test_saved_with_the_model_and_not_trained() -> None:
     assert torch.equal(other(torch.tensor([[4.0, 6.0]])), torch.tensor([[1.0, 1.0]]))
 
 
+def test_what_is_missing_counts_for_nothing_and_stays_missing() -> None:
+    rng = np.random.default_rng(0)
+    data = (rng.normal(size=(101, 4)) * [1, 1e3, 1e-6, 5] + [0, 1e5, 1e-5, -3]).astype(np.float32)
+    data[rng.random((101, 4)) < 0.3] = np.nan
+    data[:40, 1] = np.nan
+    data[:, 3] = np.nan
+    for batches in (torch.from_numpy(data), torch.from_numpy(data).split([1, 30, 70])):
+        fitted = Standardize.fit(batches)
+        exact = data[:, :3].astype(np.float64)
+        np.testing.assert_allclose(fitted.mean[:3], np.nanmean(exact, 0), rtol=1e-6)
+        np.testing.assert_allclose(fitted.std[:3], np.nanstd(exact, 0), rtol=1e-6)
+        assert (fitted.mean[3], fitted.std[3]) == (0, 1)
+    assert torch.equal(torch.isnan(fitted(torch.from_numpy(data))), torch.from_numpy(np.isnan(data)))
+
+
+def test_series_are_standardised_per_channel_the_last_axis() -> None:
+    x = torch.randn(20, 11, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([2.0, 50.0]) + 7
+    x[3, 5:] = math.nan
+    y = Standardize.fit(x.split(7))(x)
+    for channel in range(2):
+        known = y[..., channel][~torch.isnan(y[..., channel])]
+        assert len(known) == 20 * 11 - 6
+        assert known.mean().item() == pytest.approx(0, abs=1e-5)
+        assert known.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_codes_of_categories_are_kept() -> None:
+    data = torch.tensor([[0.0, 5.0], [3.0, 7.0]])
+    fitted = Standardize.fit(data, kept=[0])
+    assert fitted(data).tolist() == [[0, -1], [3, 1]]
+
+
 def test_refusals() -> None:
     bad = torch.ones(5, 3)
-    bad[2, 1] = math.nan
+    bad[2, 1] = math.inf
     with pytest.raises(DataError, match=r"1 of 3 columns.*column 1"):
         Standardize.fit(bad)
     with pytest.raises(DataError, match="no rows"):

@@ -27,15 +27,27 @@ class External(nn.Module):
             (batch, feature, height, width): tokens and positions are averaged.
         channels: of the images.
         image_size: side of the images; tried once, here.
+        frozen: its parameters get no gradient, so that an optimiser leaves them out, and it always runs as in evaluation: no dropout,
+            and batch norms keep the statistics they came with.
 
     Raises:
         UsageError: if the network does not take such images.
     """
 
-    def __init__(self, network: nn.Module, *, channels: int, image_size: int):
+    def __init__(self, network: nn.Module, *, channels: int, image_size: int, frozen: bool = False):
         super().__init__()
         self.network = network
+        self.frozen = frozen
         self.feature_dim = self._width(channels, image_size)
+        if frozen:
+            network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> External:
+        """As for every module, but a frozen network stays in evaluation."""
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()
+        return self
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         """The features."""
@@ -61,7 +73,9 @@ class External(nn.Module):
             self.network.train(training)
 
 
-def timm_backbone(name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False) -> External:
+def timm_backbone(
+    name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False, frozen: bool = False
+) -> External:
     """A model of timm without its classifier.
 
     Args:
@@ -69,6 +83,7 @@ def timm_backbone(name: str, *, channels: int = 3, image_size: int | None = None
         channels: of the images.
         image_size: side of the images; by default what the model was made for.
         pretrained: start from published weights, which must be in the local cache.
+        frozen: nothing of it is trained, see `External`.
 
     Raises:
         EnvironmentFault: timm is not installed, or the weights are not on this machine.
@@ -90,11 +105,11 @@ def timm_backbone(name: str, *, channels: int = 3, image_size: int | None = None
         network = timm.create_model(name, **options, **({} if image_size is None else {"img_size": image_size}))
     except TypeError:  # convolutional models take any size and have no such argument
         network = timm.create_model(name, **options)
-    return External(network, channels=channels, image_size=image_size or published.input_size[-1])
+    return External(network, channels=channels, image_size=image_size or published.input_size[-1], frozen=frozen)
 
 
 def hugging_face_backbone(
-    name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False
+    name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False, frozen: bool = False
 ) -> External:
     """An image model of Hugging Face transformers; the feature is the mean of its last hidden state.
 
@@ -103,6 +118,7 @@ def hugging_face_backbone(
         channels: of the images.
         image_size: side of the images; by default what the configuration says, or 224.
         pretrained: start from its weights, which must be in that folder or in the local cache.
+        frozen: nothing of it is trained, see `External`.
 
     Raises:
         EnvironmentFault: transformers is not installed, or configuration or weights are not on this machine.
@@ -122,7 +138,7 @@ def hugging_face_backbone(
         network = _without_pooling(lambda **o: transformers.AutoModel.from_config(config, **o))
     made_for = config.to_dict().get("image_size", 224)
     size = image_size or (made_for if isinstance(made_for, int) else math.gcd(*made_for))
-    return External(network, channels=channels, image_size=size)
+    return External(network, channels=channels, image_size=size, frozen=frozen)
 
 
 def _without_pooling(make: Callable[..., nn.Module]) -> nn.Module:

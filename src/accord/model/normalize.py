@@ -12,7 +12,7 @@ from accord.errors import DataError, UsageError
 
 
 class Standardize(nn.Module):
-    """Subtracts a mean and divides by a standard deviation, per channel of an image or per column of a vector (axis 1).
+    """Subtracts a mean and divides by a standard deviation per channel: axis 1 of images and vectors, axis 2 of series. NaN stays NaN.
 
     Args:
         mean: one number per channel.
@@ -38,45 +38,62 @@ class Standardize(nn.Module):
         self.register_buffer("std", std)
 
     @classmethod
-    def fit(cls, batches: Tensor | Iterable[Tensor]) -> Standardize:
-        """Mean and (biased) standard deviation of data, (N, channel, ...) at once or in batches, accumulated in float64.
+    def fit(cls, batches: Tensor | Iterable[Tensor], *, kept: Sequence[int] = ()) -> Standardize:
+        """Mean and (biased) standard deviation of what is not NaN, at once or in batches, accumulated in float64.
 
-        A column with std <= 1e-6 |mean| is constant as far as float32 can tell: it is centred and not scaled (std 1).
+        A column with std <= 1e-6 |mean| is constant as far as float32 can tell: it is centred and not scaled (std 1). A column of
+        NaN is left as it is.
+
+        Args:
+            batches: (N, channel, ...), or series (N, step, channel).
+            kept: channels that are left as they are: codes of categories.
 
         Raises:
-            DataError: no rows, or numbers that are not finite (the first such column is named).
+            DataError: no rows, or infinite numbers (the first such column is named).
         """
-        n, mean, squares = 0, torch.zeros(()), torch.zeros(())
+        n, mean, squares = (torch.zeros((), dtype=torch.float64) for _ in range(3))
         for batch in [batches] if isinstance(batches, Tensor) else batches:
-            rows = batch.detach().cpu().double().movedim(1, -1).reshape(-1, batch.shape[1])
+            axis = _channel_axis(batch)
+            rows = batch.detach().cpu().double().movedim(axis, -1).reshape(-1, batch.shape[axis])
             if len(rows) == 0:
                 continue
             _require_finite(rows)
-            step = rows.mean(0) - mean
-            squares = (
-                squares + (rows - rows.mean(0)).square().sum(0) + step.square() * (n * len(rows) / (n + len(rows)))
-            )
-            mean = mean + step * (len(rows) / (n + len(rows)))
-            n += len(rows)
-        if n == 0:
+            count = (~torch.isnan(rows)).sum(0).double()
+            centre = rows.nansum(0) / count.clamp_min(1)
+            whole = (n + count).clamp_min(1)
+            step = torch.where(count > 0, centre - mean, 0.0)
+            squares = squares + (rows - centre).square().nansum(0) + step.square() * (n * count / whole)
+            mean = mean + step * (count / whole)
+            n = n + count
+        if n.ndim == 0:
             raise DataError("there are no rows to take a mean of", help="look at what the source selects")
-        std = (squares / n).sqrt()
-        return cls(mean, torch.where(std <= 1e-6 * mean.abs(), 1.0, std))
+        std = (squares / n.clamp_min(1)).sqrt()
+        scale = torch.where(std <= 1e-6 * mean.abs(), 1.0, std)
+        for channel in kept:
+            mean[channel], scale[channel] = 0.0, 1.0
+        return cls(mean, scale)
 
-    def forward(self, x: Float[Tensor, "batch channel *size"]) -> Float[Tensor, "batch channel *size"]:
+    def forward(self, x: Float[Tensor, "batch *channel_size"]) -> Float[Tensor, "batch *channel_size"]:
         """`x` with mean 0 and standard deviation 1 per channel, on data like that it was fitted to."""
-        if x.shape[1] != len(self.mean):
-            raise UsageError(f"the model was made for {len(self.mean)} channels, got {x.shape[1]} in {tuple(x.shape)}")
-        shape = (-1, *[1] * (x.ndim - 2))
+        axis = _channel_axis(x)
+        if x.shape[axis] != len(self.mean):
+            raise UsageError(
+                f"the model was made for {len(self.mean)} channels, got {x.shape[axis]} in {tuple(x.shape)}"
+            )
+        shape = (-1, *[1] * (x.ndim - 1 - axis))
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
 
+def _channel_axis(x: Tensor) -> int:
+    return 2 if x.ndim == 3 else 1
+
+
 def _require_finite(rows: Tensor) -> None:
-    bad = (~torch.isfinite(rows)).any(0).nonzero()
+    bad = torch.isinf(rows).any(0).nonzero()
     if len(bad):
         column = int(bad[0])
         raise DataError(
-            f"{len(bad)} of {rows.shape[1]} columns hold numbers that are not finite, the first is column {column}",
+            f"{len(bad)} of {rows.shape[1]} columns hold infinite numbers, the first is column {column}",
             where=f"column {column}",
-            help="fill or drop missing values first",
+            help="NaN stands for what is not observed; drop or fill infinite values first",
         )

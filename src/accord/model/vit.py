@@ -29,7 +29,7 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention."""
+    """Multi-head self-attention; `seen` (batch, token) says which tokens may be looked at, all by default."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -37,11 +37,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(batch, token, dim) to the same."""
         batch, tokens, dim = x.shape
         q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=None if seen is None else seen[:, None, None])
         y: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, dim))
         return y
 
@@ -70,9 +70,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(batch, token, dim) to the same."""
-        x = x + self.attn(self.norm1(x))
+        x = x + self.attn(self.norm1(x), seen)
         y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
