@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +42,19 @@ def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
     Raises `DataError` for what is damaged (ragged rows, open quotes, NUL bytes, bytes that are not UTF-8 and have no byte order
     mark), `EnvironmentFault` if there is not enough memory, `UsageError` if there is no column `label`.
     """
+    columns, keys = read_texts(paths)
+    chosen = label_name(columns, label, str(paths[0]))
+    labels = None if chosen is None else labels_of(columns[chosen], chosen, keys, str(paths[0]))
+    found = {name: cells(values, name, keys) for name, values in columns.items() if name != chosen}
+    used = {name: values for name, values in found.items() if values is not None}
+    if not used:
+        raise DataError("no column of numbers", where=str(paths[0]), help="pass a table that has one", code="E333")
+    matrix = np.stack(list(used.values()), 1)
+    return CsvTable(Numbers(matrix, list(used), left_out([n for n in found if n not in used])), labels, keys)
+
+
+def read_texts(paths: Sequence[Path]) -> tuple[dict[str, Any], RowKeys]:
+    """The cells of the files as one table of texts, pyarrow columns by name, and keys. Raises what `read_csv` raises for damage."""
     import pyarrow as pa
 
     tables = [_parse(path, _text(path)) for path in paths]
@@ -57,17 +70,12 @@ def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
                 code="E346",
             )
     keys = RowKeys([len(table) for table in tables], short_names(paths))
-    columns = {name: pa.chunked_array([c for t in tables for c in t[name].chunks], pa.string()) for name in names}
-    chosen = _label_name(columns, label, str(paths[0]))
-    labels = None
-    if chosen is not None:
-        labels = encode_labels(_as_labels(columns.pop(chosen).to_pylist()), len(keys), f"{paths[0]}:{chosen}")
-    found = {name: _numbers(values, name, keys) for name, values in columns.items()}
-    used = {name: values for name, values in found.items() if values is not None}
-    if not used:
-        raise DataError("no column of numbers", where=str(paths[0]), help="pass a table that has one", code="E333")
-    matrix = np.stack(list(used.values()), 1)
-    return CsvTable(Numbers(matrix, list(used), left_out([n for n in found if n not in used])), labels, keys)
+    return {name: pa.chunked_array([c for t in tables for c in t[name].chunks], pa.string()) for name in names}, keys
+
+
+def labels_of(column: Any, name: str, keys: Sequence[str], where: str) -> Labels:
+    """A column of texts as labels."""
+    return encode_labels(_as_labels(column.to_pylist()), len(keys), f"{where}:{name}")
 
 
 def _text(path: Path) -> bytes:
@@ -157,7 +165,8 @@ def _with_line(text: str) -> str:
     return re.sub(r"^CSV parse error: Row #(\d+):", r"line \1:", " ".join(text.split()))[:200]
 
 
-def _label_name(columns: dict[str, Any], label: str | None, where: str) -> str | None:
+def label_name(columns: Mapping[str, Any], label: str | None, where: str) -> str | None:
+    """The column `label`, else one named label, class or target that holds no decimal numbers. Raises `UsageError`."""
     if label is not None:
         require_column(list(columns), label, where, "label")
         return label
@@ -179,7 +188,7 @@ def _as_labels(values: list[str]) -> list[Any]:
     return whole if all(w is not None or not v for w, v in zip(whole, values, strict=True)) else list(values)
 
 
-def _numbers(column: Any, name: str, keys: Sequence[str]) -> np.ndarray | None:
+def cells(column: Any, name: str, keys: Sequence[str]) -> np.ndarray | None:
     """The column as float64, "" as NaN, or None if it is a column of text."""
     import pyarrow as pa
     from pyarrow import compute as pc

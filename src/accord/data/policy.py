@@ -20,11 +20,15 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Policy:
-    """`on_bad`: "skip" up to `max_bad_fraction` of the items, or "stop" at the first. `limit` False: bad items never stop."""
+    """`on_bad`: "skip" up to `max_bad_fraction` of the items, or "stop" at the first. `limit` False: bad items never stop.
+
+    `part`: what is judged is one side of pairs, which are judged as a whole later.
+    """
 
     on_bad: Literal["skip", "stop"] = "skip"
     max_bad_fraction: float = 0.01
     limit: bool = True
+    part: bool = False
 
     def __post_init__(self) -> None:
         if self.on_bad not in ("skip", "stop"):
@@ -71,6 +75,8 @@ def place(name: str, key: str) -> str:
 
 def judge(samples: Samples, policy: Policy, constant: int) -> Samples:
     """`samples` with notes on duplicates and on `constant` items. Raises `DataError` as `policy` says, or if all are constant."""
+    if policy.part:
+        return samples
     policy.enforce(samples.skipped, len(samples), samples.bad, samples.name)
     usable = int(samples.ok.sum())
     if samples.skipped:

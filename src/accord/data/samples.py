@@ -131,8 +131,8 @@ class Samples:
     shuffle_buffer: samples that training should shuffle together, block after block; 0: all, for reading in any order is cheap.
     notes: said once to the user. features: the names of a vector's columns. fingerprint: sha256 over contents and labels.
     categories: for each column of a vector the names of its codes 0, 1, ..., none for a column of numbers; empty: all are numbers.
-    rate: samples per second of audio, 0 for all else.
     windows: where each sample lies in a longer series, None if none does; such samples are split by time.
+    rate: samples per second of audio, 0 for all else. columns, kinds: of a side of a table, which columns it is, and what each holds.
     """
 
     name: str
@@ -153,6 +153,8 @@ class Samples:
     categories: tuple[tuple[str, ...], ...] = ()
     rate: int = 0
     windows: Windows | None = None
+    columns: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     sides: tuple[Samples, Samples] | None = None
 
     def __post_init__(self) -> None:

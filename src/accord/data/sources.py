@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import glob
-import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +13,21 @@ import torch
 from torch import Tensor
 
 from accord.data.arrays import choose, joined, read_npy, read_npz
+from accord.data.column_kinds import ColumnKind
 from accord.data.csv_tables import read_csv
 from accord.data.digits import digits
-from accord.data.encoded import Encoded, Options, Progress, Scan, open_images
-from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, missing, unreadable_source
+from accord.data.encoded import Encoded, Options, Progress
+from accord.data.encoded_samples import encoded_samples
 from accord.data.folders import FileImages, folder_labels, folder_of_images, named_images
+from accord.data.frames import ArrayFrame, CsvFrame, Frame, ParquetFrame, frame_of
 from accord.data.images import MAX_PIXELS
-from accord.data.inspection import inspect
+from accord.data.pairs import Columns, columns_of, open_pairs
 from accord.data.pixels import pixel_samples
 from accord.data.policy import Policy, judge
-from accord.data.samples import LISTED, RowKeys, Samples, Store
-from accord.data.synthetic import KINDS, kind_of, open_synthetic
+from accord.data.samples import RowKeys, Samples
+from accord.data.sides import Side
+from accord.data.source_paths import BUILT_IN, EXPECTED, kind_of_files, paths_of
+from accord.data.synthetic import kind_of, open_synthetic
 from accord.data.table_images import TableImages
 from accord.data.tables import (
     image_column,
@@ -42,11 +42,6 @@ from accord.data.vectors import Labels, encode_labels, vector_samples
 from accord.errors import DataError, UsageError
 
 Source = str | os.PathLike[str] | np.ndarray | Tensor | Mapping[str, Any]
-
-_HELP = 'expected "digits", a folder of images, a .tar, .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
-_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
-BUILT_IN = ("digits", *KINDS)
-"""Sources that need no files; a folder of such a name is "./digits"."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,8 @@ class _Request:
     progress: Progress | None = None
     inspect: Literal["", "plain", "strict"] = ""
     features: Sequence[str] | None = None
+    columns: Columns = field(default_factory=Columns)
+    masked: bool = False
 
 
 def open_source(
@@ -80,6 +77,10 @@ def open_source(
     max_pixels: int = MAX_PIXELS,
     impute: float | None = None,
     features: Sequence[str] | None = None,
+    x: Sequence[str] | Side | None = None,
+    y: Sequence[str] | Side | None = None,
+    kinds: Mapping[str, ColumnKind] | None = None,
+    masked: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """The samples of a source, in its order.
@@ -91,7 +92,7 @@ def open_source(
         source: "digits", "forks", "ellipse", "torus" or "jump" (see `accord.data.synthetic`); a folder of images (recursive,
             sub-folders are classes if every image is exactly one deep); an image; a Parquet file (a column of encoded images, or
             columns of numbers), a CSV file, a WebDataset archive (.tar), or a pattern that matches several; a folder of such archives;
-            an .npz or .npy file; an array, a tensor, or a mapping of arrays by name.
+            an .npz or .npy file; an array, a tensor, a mapping of arrays by name, a pyarrow table or a data frame.
         size: side in pixels of the square that images are stored on, whatever their shape (see `Samples.aspect`). By default the
             common size if all have the same, of at most 96 pixels; else 1.25 times the largest of 32, 48, 64, 96, 128 that is not
             above the median of the shorter sides.
@@ -108,6 +109,11 @@ def open_source(
         max_pixels: images with more pixels than this are refused by their header.
         impute: number to put for NaN in a table.
         features: the columns of a table of numbers to use, in this order; by default all.
+        x: columns of a table that are one side of pairs: numbers and categories (a vector), texts (joined by newlines), or one
+            column of images (encoded, or paths of files), of series (lists of numbers), or an array. Missing values are masked.
+        y: columns that are the other side. With only one of the two the samples are that side alone.
+        kinds: what columns are, where that is not to be told from the data: image, audio, series, text, number or category.
+        masked: NaN in a table of numbers is a value that was not observed, and no fault.
         progress: called with (done, total) while images are read.
 
     Raises:
@@ -127,7 +133,7 @@ def open_source(
     policy = Policy(on_bad, max_bad_fraction, limit_bad)
     options = Options(size, channels, max_pixels, None if cache is None else Path(cache))
     request = _Request(_name(source), policy, options, label, column, impute, follow_links, progress, features=features)
-    return _open(source, request)
+    return _open(source, replace(request, columns=columns_of(x, y, kinds), masked=masked))
 
 
 def check_source(
@@ -136,6 +142,9 @@ def check_source(
     *,
     label: str | None = None,
     column: str | None = None,
+    x: Sequence[str] | None = None,
+    y: Sequence[str] | None = None,
+    kinds: Mapping[str, ColumnKind] | None = None,
     cache: Path | str | None = None,
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -149,14 +158,17 @@ def check_source(
     options = Options(None, None, max_pixels, None if cache is None else Path(cache))
     policy = Policy(limit=False)
     how: Literal["plain", "strict"] = "strict" if strict else "plain"
-    return _open(source, _Request(_name(source), policy, options, label, column, None, follow_links, progress, how))
+    request = _Request(_name(source), policy, options, label, column, None, follow_links, progress, how)
+    return _open(source, replace(request, columns=columns_of(x, y, kinds)))
 
 
 def _name(source: Source) -> str:
     if isinstance(source, np.ndarray | Tensor | Mapping):
         return "arrays" if isinstance(source, Mapping) else "array"
+    if frame_of(source) is not None:
+        return "table"
     if not isinstance(source, str | os.PathLike):
-        raise UsageError(f"a source of type {type(source).__name__}", help=_HELP + ", or a NumPy array")
+        raise UsageError(f"a source of type {type(source).__name__}", help=EXPECTED + ", or a NumPy array")
     return os.fsdecode(source)
 
 
@@ -164,6 +176,19 @@ def _open(source: Source, request: _Request) -> Samples:
     if isinstance(source, Tensor):
         plain = source.detach().cpu()
         source = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    source = frame_of(source) or source
+    if request.columns:
+        frame, inspect = _frame(source, request), bool(request.inspect)
+        return open_pairs(
+            frame,
+            request.columns,
+            request.policy,
+            request.options,
+            name=request.name,
+            label=request.label,
+            progress=request.progress,
+            inspect=inspect,
+        )
     if isinstance(source, np.ndarray):
         return _from_arrays([{"x": source}], None, request)
     if isinstance(source, Mapping):
@@ -173,8 +198,8 @@ def _open(source: Source, request: _Request) -> Samples:
         return pixel_samples("digits", images, RowKeys([len(images)]), labels, [], request.options, request.policy)
     if kind_of(request.name) is not None:
         return open_synthetic(request.name, request.options, request.policy)
-    paths = _paths(request.name)
-    kind = _kind(request.name, paths)
+    paths = paths_of(request.name)
+    kind = kind_of_files(request.name, paths)
     openers = {
         "folder": _from_folder,
         "image": _from_images,
@@ -187,62 +212,26 @@ def _open(source: Source, request: _Request) -> Samples:
     return openers[kind](paths, request)
 
 
-def _paths(name: str) -> list[Path]:
-    path = Path(name)
-    try:
-        path.lstat()
-    except (OSError, ValueError) as error:
-        if glob.has_magic(name):
-            return _matches(name)
-        close = difflib.get_close_matches(name.partition(":")[0], BUILT_IN, n=1, cutoff=0.75)
-        if close and isinstance(error, FileNotFoundError):
-            raise UsageError("no such source", where=name, help=f'did you mean "{close[0]}"?', code="E220") from error
-        raise unreadable_source(name, error) if isinstance(error, OSError) else missing(repr(name)) from error
-    if not path.exists():
-        raise UsageError(
-            "a link that leads nowhere", where=name, help="repair the link, or pass the path itself", code="E220"
-        )
-    return [path]
-
-
-def _matches(pattern: str) -> list[Path]:
-    found = [Path(path) for path in sorted(glob.glob(pattern, recursive=True), key=os.fsencode)]  # noqa: PTH207
-    if not found:
-        folder = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-        raise UsageError(
-            "no file matches this pattern",
-            where=pattern,
-            help=f'check the folder "{folder}" and the spelling',
-            code="E220",
-        )
-    return found
-
-
-def _kind(name: str, paths: Sequence[Path]) -> str:
-    if len(paths) == 1 and paths[0].is_dir():
-        return "folder"
-    kinds = {_file_kind(path) for path in paths}
-    if len(kinds) > 1:
-        help = "match files of one kind"
-        raise UsageError(f"files of several kinds: {', '.join(sorted(kinds))}", where=name, help=help, code="E220")
-    kind = kinds.pop()
-    if not paths[0].is_file():
-        raise UsageError("neither a file nor a folder", where=name, help=_HELP, code="E220")
-    if kind not in ("image", ".parquet", ".csv", ".npy", ".npz", ".tar"):
-        if paths[0].name.lower().endswith(_PACKED):
-            help = "undo the compression (gunzip): images hardly get smaller by it"
-            raise UsageError(
-                "a compressed archive can only be read from its beginning", where=name, help=help, code="E220"
-            )
-        raise UsageError(f'cannot read a file of kind "{kind}"', where=name, help=_HELP, code="E220")
-    return kind
-
-
-def _file_kind(path: Path) -> str:
-    if path.name.lower().endswith(".csv.gz"):
-        return ".csv"
-    kind = path.suffix.lower()
-    return "image" if kind in EXTENSIONS | FOREIGN_EXTENSIONS else kind
+def _frame(source: Source, request: _Request) -> Frame:
+    """The source as a table of columns."""
+    if isinstance(source, Mapping):
+        return ArrayFrame(request.name, source)
+    kind, paths = "", list[Path]()
+    if not isinstance(source, np.ndarray) and request.name.partition(":")[0] not in BUILT_IN:
+        paths = paths_of(request.name)
+        kind = kind_of_files(request.name, paths)
+    if kind == ".parquet":
+        return ParquetFrame(open_parquet(paths))
+    if kind == ".csv":
+        return CsvFrame(paths)
+    if kind == ".npz" and len(paths) == 1:
+        return ArrayFrame(request.name, read_npz(paths[0]), folder=paths[0].parent)
+    raise UsageError(
+        "this source has no columns",
+        where=request.name,
+        help="x, y and kinds are for Parquet and CSV files, one NPZ file, a mapping of arrays or a data frame",
+        code="E234",
+    )
 
 
 def _refuse_options(request: _Request, *, column: bool = True, label: bool = True) -> None:
@@ -312,6 +301,7 @@ def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
         request.name,
         found.matrix,
         request.policy,
+        masked=request.masked,
         keys=table.keys,
         features=found.names,
         labels=labels,
@@ -328,6 +318,7 @@ def _from_csv(paths: Sequence[Path], request: _Request) -> Samples:
         request.name,
         found.matrix,
         request.policy,
+        masked=request.masked,
         keys=keys,
         features=found.names,
         labels=labels,
@@ -350,7 +341,14 @@ def _from_arrays(files: Sequence[Mapping[str, Any]], names: Sequence[str] | None
     labels = None if y is None else encode_labels(y, len(x), request.name)
     if x.ndim == 2:
         return vector_samples(
-            request.name, x, request.policy, keys=keys, labels=labels, notes=notes, impute=request.impute
+            request.name,
+            x,
+            request.policy,
+            keys=keys,
+            labels=labels,
+            notes=notes,
+            impute=request.impute,
+            masked=request.masked,
         )
     return pixel_samples(request.name, x, keys, labels, notes, request.options, request.policy)
 
@@ -358,31 +356,14 @@ def _from_arrays(files: Sequence[Mapping[str, Any]], names: Sequence[str] | None
 def _from_encoded(
     encoded: Encoded, keys: Sequence[str], labels: Labels | None, notes: list[str], request: _Request
 ) -> Samples:
-    store, scan, more = open_images(encoded, keys, request.options, request.progress)
-    if request.inspect:
-        inspect(encoded, store, scan, keys, strict=request.inspect == "strict")
-    samples = _samples(request.name, store, scan, keys, labels, [*notes, *more])
-    samples.blocks = encoded.blocks
-    if samples.blocks is not None and len(encoded) * math.prod(store.shape) > request.options.cached:
-        samples.shuffle_buffer = (
-            encoded.shuffle_buffer
-        )  # by the size alone: the order must not depend on the room on a disk
-    return judge(samples, request.policy, scan.constant)
-
-
-def _samples(
-    name: str, store: Store, scan: Scan, keys: Sequence[str], labels: Labels | None, notes: list[str]
-) -> Samples:
-    return Samples(
-        name=name,
-        kind="image",
-        store=store,
-        keys=keys,
-        content=scan.content,
-        ok=scan.ok,
-        bad=[refused.item(keys[i]) for i, refused in sorted(scan.refused.items())[:LISTED]],
-        labels=None if labels is None else labels.labels,
-        classes=() if labels is None else labels.classes,
-        aspect=scan.aspect,
-        notes=notes + [f"{what}: {count}" for what, count in sorted(scan.conversions.items())],
+    samples, constant = encoded_samples(
+        request.name,
+        encoded,
+        keys,
+        request.options,
+        request.progress,
+        labels=labels,
+        notes=notes,
+        inspect=request.inspect,
     )
+    return judge(samples, request.policy, constant)

@@ -141,7 +141,7 @@ def _damaged(path: Path, error: Exception, place: str = "") -> Exception:
 
 def image_column(table: Table, column: str | None) -> str | None:
     """The column of encoded images, None if there is none. Raises `UsageError` if `column` is absent or there are several."""
-    found = [field.name for field in table.schema if _holds_bytes(field.type)]
+    found = [field.name for field in table.schema if holds_bytes(field.type)]
     if column is not None:
         require_column(table.schema.names, column, table.name, "column")
         return column if column in found else None
@@ -161,12 +161,13 @@ def require_column(names: Sequence[str], name: str, where: str, option: str) -> 
         raise UsageError(f'no column "{name}"', where=where, help=f"{option}= one of: {', '.join(names)}", code="E234")
 
 
-def _holds_bytes(kind: Any) -> bool:
+def holds_bytes(kind: Any) -> bool:
+    """Whether a column of this type holds bytes, or a struct with a field "bytes" of them."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
         i = kind.get_field_index("bytes")
-        return i >= 0 and _holds_bytes(kind.field(i).type)
+        return i >= 0 and holds_bytes(kind.field(i).type)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
@@ -258,7 +259,7 @@ def _class_names(schema: Any, label: str) -> tuple[str, ...]:
 def read_numbers(table: Table, label: str | None) -> Numbers:
     """Every numeric column but the label; booleans count as 0 and 1, null as NaN. Raises `DataError` if there are none."""
     wanted = [name for name in table.schema.names if name != label]
-    names = [name for name in wanted if _is_number(table.schema.field(name).type)]
+    names = [name for name in wanted if is_number(table.schema.field(name).type)]
     if not names:
         raise DataError(
             f"neither a column of encoded images nor columns of numbers, but {', '.join(table.schema.names)}",
@@ -274,7 +275,7 @@ def read_numbers(table: Table, label: str | None) -> Numbers:
     for batch in read_batches(table, names, _ROWS):
         for i, name in enumerate(names):
             values = batch.column(batch.schema.get_field_index(name))
-            matrix[start : start + batch.num_rows, i] = _as_float(values, name, table.keys, start)
+            matrix[start : start + batch.num_rows, i] = as_float(values, name, table.keys, start)
         start += batch.num_rows
     return Numbers(matrix, names, left_out([name for name in wanted if name not in names]))
 
@@ -284,14 +285,15 @@ def left_out(names: Sequence[str]) -> list[str]:
     return [f"columns not used, not numbers: {', '.join(names)}"] if names else []
 
 
-def _is_number(kind: Any) -> bool:
+def is_number(kind: Any) -> bool:
+    """Whether a column of this type holds real numbers or booleans."""
     import pyarrow as pa
 
     types = pa.types
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind))
 
 
-def _as_float(values: Any, name: str, keys: Sequence[str], start: int) -> np.ndarray:
+def as_float(values: Any, name: str, keys: Sequence[str], start: int) -> np.ndarray:
     """A column as float64, null as NaN. Raises `DataError` for integers that float64 cannot hold."""
     import pyarrow as pa
 

@@ -16,6 +16,7 @@ from accord.errors import DataError
 LABEL_NAMES = ("label", "class", "target")
 _MAX_EXACT = 2**53
 _ROWS = 5
+_COUNTED = 12
 _LEAK_ROWS = 20_000
 
 
@@ -71,12 +72,15 @@ def vector_samples(
     notes: Sequence[str] = (),
     impute: float | None = None,
     refused: Mapping[int, Refused] = MappingProxyType({}),
+    masked: bool = False,
+    categories: tuple[tuple[str, ...], ...] = (),
 ) -> Samples:
     """(N, F) real numbers as samples of float32.
 
     float64 and integers are rounded to float32 (relative error 6e-8); integers beyond 2^53 are refused, they are names, not
     amounts. NaN, infinity and what exceeds float32 stop a training with the columns and first rows (unless `impute` is a
     number to put for NaN); without a limit on bad items they mark their rows. Rows that were `refused` before are bad items.
+    If `masked`, NaN is a value that was not observed, and stays: a row is bad only if it has no other. `categories`: see `Samples`.
     """
     names = tuple(features) or unnamed_features(matrix.shape[1])
     keys = RowKeys([len(matrix)]) if keys is None else keys
@@ -87,6 +91,9 @@ def vector_samples(
     if impute is not None:
         values[np.isnan(values)] = impute
     finite = np.isfinite(values)
+    absent = np.isnan(values) if masked else np.zeros_like(finite)
+    absent &= ~absent.all(1, keepdims=True)
+    finite |= absent
     ok = finite.all(1)
     bad = _bad_rows(matrix, finite, names, keys)
     if not ok.all() and policy.limit:
@@ -104,8 +111,9 @@ def vector_samples(
         bad=bad,
         labels=None if labels is None else labels.labels,
         classes=() if labels is None else labels.classes,
-        notes=[*notes, *_column_notes(name, values[ok], names, labels, policy)],
+        notes=[*notes, *_absent_notes(absent, names), *_column_notes(name, values[ok], names, labels, policy)],
         features=names,
+        categories=categories,
     )
     return judge(samples, policy, 0)
 
@@ -178,12 +186,26 @@ def _not_finite(
     )
 
 
+def _absent_notes(absent: np.ndarray, names: Sequence[str]) -> list[str]:
+    """What is missing, by column: nothing is put in its place."""
+    counts = absent.sum(0)
+    columns = np.flatnonzero(counts)
+    if not len(columns):
+        return []
+    listed = ", ".join(f'"{names[c]}" {int(counts[c]):,}' for c in columns[:_COUNTED].tolist())
+    more = f" and {len(columns) - _COUNTED} more columns" if len(columns) > _COUNTED else ""
+    return [f"missing values are masked, not filled, of {len(absent):,} rows: {listed}{more}"]
+
+
 def _column_notes(
     name: str, values: np.ndarray, names: Sequence[str], labels: Labels | None, policy: Policy
 ) -> list[str]:
     notes: list[str] = []
     if len(values) == 0:
         return notes
+    if np.isnan(values).any():
+        mean = np.nan_to_num(np.nanmean(np.where(np.isnan(values).all(0), 0, values), 0))
+        values = np.where(np.isnan(values), mean, values)
     constant = values.min(0) == values.max(0)
     if constant.all() and policy.limit and len(values) > 1:
         raise DataError(
