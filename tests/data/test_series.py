@@ -178,4 +178,4 @@ def test_a_part_without_a_window_is_refused() -> None:
     assert len(split(found, 0.3, 0)[1]) == 2
     with pytest.raises(DataError, match="no window of 5 steps fits in the last part") as caught:
         split(found, 0.2, 0)
-    assert caught.value.code == "E390"
+    assert caught.value.code == "E389"

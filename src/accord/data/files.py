@@ -21,6 +21,9 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp
 FOREIGN_EXTENSIONS = frozenset({".svg", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".eps", ".fits"})
 """Images of formats that are not read: each is named as a bad item, not ignored."""
 
+SOUNDS = frozenset({".wav", ".wave"})
+"""Files that are read as sounds."""
+
 MAX_BYTES = 1 << 30
 RETRIES = (0.1, 0.4, 1.6)
 """Seconds between the tries when a device or network file system fails."""
@@ -29,7 +32,7 @@ _TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, 
 
 
 class Listing(NamedTuple):
-    """The image files under `root`: paths relative to it, sorted by their bytes.
+    """The files of one kind under `root`: paths relative to it, sorted by their bytes.
 
     `stamp`: int64 (N, 3), size, mtime and ctime in ns. `refused`: place in `paths` -> what is wrong (an unreadable folder,
     a link that leads out). `notes`: what was left out and is no fault.
@@ -45,7 +48,8 @@ class Listing(NamedTuple):
 class _Walk:
     """State of one listing."""
 
-    def __init__(self, root: str, follow_links: bool):
+    def __init__(self, root: str, follow_links: bool, wanted: frozenset[str]):
+        self.wanted = wanted
         self.root = root
         self.real_root = os.path.realpath(root)
         self.follow_links = follow_links
@@ -88,7 +92,7 @@ class _Walk:
             self.file(entry, relative)
 
     def file(self, entry: os.DirEntry[str], relative: str) -> None:
-        if not self.is_image(entry.name):
+        if not self.is_wanted(entry.name):
             self.ignored += 1
             return
         try:
@@ -101,9 +105,8 @@ class _Walk:
         else:
             self.special.append(relative)
 
-    def is_image(self, name: str) -> bool:
-        extension = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        return extension in EXTENSIONS or extension in FOREIGN_EXTENSIONS
+    def is_wanted(self, name: str) -> bool:
+        return os.path.splitext(name)[1].lower() in self.wanted  # noqa: PTH122
 
     def link(self, entry: os.DirEntry[str], relative: str) -> None:
         target = os.path.realpath(entry.path)
@@ -115,7 +118,7 @@ class _Walk:
                 self.linked.append(relative + "/")
             else:
                 self.found.append((relative + "/", _leads_out(relative + "/", target)))
-        elif inside or self.follow_links or not self.is_image(entry.name):
+        elif inside or self.follow_links or not self.is_wanted(entry.name):
             self.file(entry, relative)
         else:
             self.found.append((relative, _leads_out(relative, target)))
@@ -132,19 +135,26 @@ def _leads_out(key: str, target: str) -> BadItem:
 
 
 def list_images(root: str, follow_links: bool = False) -> Listing:
-    """All image files under `root`, recursively. Hidden names and other extensions are ignored and counted.
+    """All image files under `root`; see `list_files`. Of formats that are not read each is listed, to be named as a bad item."""
+    return list_files(root, EXTENSIONS, follow_links, more=FOREIGN_EXTENSIONS)
+
+
+def list_files(
+    root: str, extensions: frozenset[str], follow_links: bool = False, *, more: frozenset[str] = frozenset()
+) -> Listing:
+    """All files under `root` with these extensions, recursively. Hidden names and other extensions are ignored and counted.
 
     A folder is entered once, whatever links lead to it (by device and inode). Links out of the root are refused unless
     `follow_links`. FIFOs, devices and sockets are skipped without being opened.
     """
-    walk = _Walk(root, follow_links)
+    walk = _Walk(root, follow_links, extensions | more)
     walk.run()
     walk.found.sort(key=lambda found: os.fsencode(found[0]))
     refused = {i: fault for i, (_, fault) in enumerate(walk.found) if isinstance(fault, BadItem)}
     stamp = np.array([(0, 0, 0) if isinstance(s, BadItem) else s for _, s in walk.found], np.int64).reshape(-1, 3)
     notes = []
     if walk.ignored:
-        notes.append(f"{walk.ignored} files or folders ignored (hidden, or not one of {', '.join(sorted(EXTENSIONS))})")
+        notes.append(f"{walk.ignored} files or folders ignored (hidden, or not one of {', '.join(sorted(extensions))})")
     if walk.special:
         notes.append(f"{len(walk.special)} skipped, not regular files: {', '.join(sorted(walk.special)[:3])}")
     if walk.loops:

@@ -45,7 +45,7 @@ class Windows(NamedTuple):
                 f"{int(self.counts.max())} steps, the last {fraction:g} of them are held out",
                 where="data.held_out",
                 help=f"use shorter windows, or hold out another part, at least {length / int(self.counts.max()):.2g}",
-                code="E390",
+                code="E389",
             )
         return train, held_out
 
