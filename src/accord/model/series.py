@@ -46,7 +46,7 @@ class ResidualDilated(nn.Module):
 
     def forward(self, h: Tensor, seen: Tensor) -> Tensor:
         """(batch, step, width) to the same; `seen` is (batch, step, 1), 0 or 1."""
-        y = self.conv1(F.gelu(self.norm1(h)) * seen)
+        y: Tensor = self.conv1(F.gelu(self.norm1(h)) * seen)
         y = self.conv2(F.gelu(self.norm2(y)) * seen)
         return h + y
 
