@@ -118,7 +118,7 @@ def _told(frame: Frame, column: str) -> Told:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if holds_bytes(plain):
         return _bytes(frame, column)
-    if _is_text(plain):
+    if is_text(plain):
         return _text(frame, column)
     if is_number(plain):
         return Told(column, "number", "numbers")
@@ -180,7 +180,7 @@ def _require_possible(frame: Frame, column: str, kind: ColumnKind) -> None:
             possible = ("image", "audio")
         elif is_list(plain):
             possible = ("series", "audio", "number")
-        elif _is_text(plain):
+        elif is_text(plain):
             possible = ("text", "category", "image", "audio")
         else:
             possible = ("number", "category") if is_number(plain) else ()
@@ -210,7 +210,8 @@ def is_list(kind: Any) -> bool:
     return is_number(inner) or (is_list(inner) and is_number(inner.value_type))
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether the values are texts."""
     import pyarrow as pa
 
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

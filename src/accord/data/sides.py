@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from accord.data.column_kinds import ColumnKind, Told, together
+from accord.data.column_kinds import ColumnKind, Told, is_text, together
 from accord.data.encoded import Options, Progress
 from accord.data.encoded_samples import encoded_samples
 from accord.data.frames import Frame, NamedFiles
@@ -16,6 +16,7 @@ from accord.data.pixels import pixel_samples
 from accord.data.policy import Policy
 from accord.data.samples import LISTED, ArrayStore, Refused, Samples, hash_bytes
 from accord.data.series import SeriesTable, series_samples
+from accord.data.sounds import sound_samples
 from accord.data.tables import as_float, holds_bytes
 from accord.data.vectors import vector_samples
 from accord.errors import DataError, UsageError
@@ -81,7 +82,7 @@ def open_side(
         case "series":
             samples = _series(frame, side)
         case "audio":
-            raise UsageError("sound in a column is not read yet", where=name, help="name another column", code="E246")
+            samples = _sounds(frame, side, progress)
     return replace(samples, columns=side.columns, kinds=tuple(one.kind for one in told))
 
 
@@ -212,6 +213,23 @@ def _text(frame: Frame, side: Side) -> Samples:
         bad=[fault.item(frame.keys[i]) for i in np.flatnonzero(~ok)[:LISTED].tolist()],
         notes=[f"{name_of(side)}: {cut:,} texts are longer than {length} bytes; the rest is not read"] if cut else [],
     )
+
+
+def _sounds(frame: Frame, side: Side, progress: Progress | None) -> Samples:
+    """WAV files of one rate, inside the column or named by it."""
+    (column,) = side.columns
+    if frame.type(column) is None or not (holds_bytes(frame.type(column)) or is_text(frame.type(column))):
+        raise UsageError(
+            f'column "{column}" holds {frame.type(column) or "an array"}: sounds are bytes of WAV files, or their paths',
+            where=f"--kind {column}=audio",
+            help=f"give WAV files, or take it as series: --kind {column}=series",
+            code="E246",
+        )
+    inside = holds_bytes(frame.type(column))
+    encoded = frame.encoded(column) if inside else NamedFiles(frame.folder, frame.read(column).to_pylist())
+    length = None if side.shape is None else side.shape[0]
+    policy = Policy(limit=False, part=True)
+    return sound_samples(name_of(side), encoded, frame.keys, policy, rate=side.rate, length=length, progress=progress)
 
 
 def _images(frame: Frame, side: Side, options: Options, progress: Progress | None, *, inspect: bool) -> Samples:

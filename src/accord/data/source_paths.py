@@ -9,11 +9,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, missing, unreadable_source
+from accord.data.files import EXTENSIONS, FOREIGN_EXTENSIONS, SOUNDS, missing, unreadable_source
 from accord.data.synthetic import KINDS
 from accord.errors import UsageError
 
-EXPECTED = 'expected "digits", a folder of images, a .tar, .parquet, .csv, .npz or .npy file, or a pattern such as "data/*.parquet"'
+EXPECTED = (
+    'expected "digits", a folder of images or sounds, a .tar, .parquet, .csv, .ts, .npz or .npy file, '
+    'or a pattern such as "data/*.parquet"'
+)
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 BUILT_IN = ("digits", *KINDS)
 """Sources that need no files; a folder of such a name is "./digits"."""
@@ -52,7 +55,7 @@ def _matches(pattern: str) -> list[Path]:
 
 
 def kind_of_files(name: str, paths: Sequence[Path]) -> str:
-    """What they are: "folder", "image", or the ending of the files, ".csv" say. Raises `UsageError` for others, or for several kinds."""
+    """What they are: "folder", "image", "sound", or the ending of the files, ".csv" say. Raises `UsageError` for others, or several."""
     if len(paths) == 1 and paths[0].is_dir():
         return "folder"
     kinds = {_file_kind(path) for path in paths}
@@ -62,7 +65,7 @@ def kind_of_files(name: str, paths: Sequence[Path]) -> str:
     kind = kinds.pop()
     if not paths[0].is_file():
         raise UsageError("neither a file nor a folder", where=name, help=EXPECTED, code="E220")
-    if kind not in ("image", ".parquet", ".csv", ".npy", ".npz", ".tar"):
+    if kind not in ("image", "sound", ".parquet", ".csv", ".ts", ".npy", ".npz", ".tar"):
         if paths[0].name.lower().endswith(_PACKED):
             help = "undo the compression (gunzip): images hardly get smaller by it"
             raise UsageError(
@@ -76,4 +79,6 @@ def _file_kind(path: Path) -> str:
     if path.name.lower().endswith(".csv.gz"):
         return ".csv"
     kind = path.suffix.lower()
+    if kind in SOUNDS:
+        return "sound"
     return "image" if kind in EXTENSIONS | FOREIGN_EXTENSIONS else kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,54 +12,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accord.data.arrays import choose, joined, read_npy, read_npz
+from accord.data.arrays import read_npy, read_npz
 from accord.data.column_kinds import ColumnKind
-from accord.data.csv_tables import read_csv
 from accord.data.digits import digits
-from accord.data.encoded import Encoded, Options, Progress
-from accord.data.encoded_samples import encoded_samples
-from accord.data.folders import FileImages, folder_labels, folder_of_images, named_images
+from accord.data.encoded import Options
 from accord.data.frames import ArrayFrame, CsvFrame, Frame, ParquetFrame, frame_of
 from accord.data.images import MAX_PIXELS
-from accord.data.pairs import Columns, columns_of, open_pairs
+from accord.data.openers import (
+    Request,
+    from_array_files,
+    from_arrays,
+    from_csv,
+    from_folder,
+    from_images,
+    from_parquet,
+    from_sounds,
+    from_tars,
+    from_ts,
+)
+from accord.data.pairs import columns_of, open_pairs
 from accord.data.pixels import pixel_samples
-from accord.data.policy import Policy, judge
+from accord.data.policy import Policy
 from accord.data.samples import RowKeys, Samples
+from accord.data.series_sources import SeriesOptions, open_steps
 from accord.data.sides import Side
 from accord.data.source_paths import BUILT_IN, EXPECTED, kind_of_files, paths_of
 from accord.data.synthetic import kind_of, open_synthetic
-from accord.data.table_images import TableImages
 from accord.data.tables import (
-    image_column,
-    label_column,
     open_parquet,
-    read_labels,
-    read_numbers,
-    short_names,
 )
-from accord.data.tars import TarImages, open_tars, read_vectors
-from accord.data.vectors import Labels, encode_labels, vector_samples
-from accord.errors import DataError, UsageError
+from accord.data.values import Kind
+from accord.errors import UsageError
 
 Source = str | os.PathLike[str] | np.ndarray | Tensor | Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What was asked of `open_source`."""
-
-    name: str
-    policy: Policy
-    options: Options
-    label: str | None = None
-    column: str | None = None
-    impute: float | None = None
-    follow_links: bool = False
-    progress: Progress | None = None
-    inspect: Literal["", "plain", "strict"] = ""
-    features: Sequence[str] | None = None
-    columns: Columns = field(default_factory=Columns)
-    masked: bool = False
 
 
 def open_source(
@@ -81,6 +66,8 @@ def open_source(
     y: Sequence[str] | Side | None = None,
     kinds: Mapping[str, ColumnKind] | None = None,
     masked: bool = False,
+    kind: Kind | None = None,
+    series: SeriesOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """The samples of a source, in its order.
@@ -89,10 +76,11 @@ def open_source(
     are asked for. Files are never written to; a warm cache is found again by the paths, sizes and times of the files.
 
     Args:
-        source: "digits", "forks", "ellipse", "torus" or "jump" (see `accord.data.synthetic`); a folder of images (recursive,
-            sub-folders are classes if every image is exactly one deep); an image; a Parquet file (a column of encoded images, or
-            columns of numbers), a CSV file, a WebDataset archive (.tar), or a pattern that matches several; a folder of such archives;
-            an .npz or .npy file; an array, a tensor, a mapping of arrays by name, a pyarrow table or a data frame.
+        source: "digits", "forks", "ellipse", "torus" or "jump" (see `accord.data.synthetic`); a folder of images or of sounds
+            (recursive, sub-folders are classes if every file is exactly one deep); an image; a WAV file; a Parquet file (a column of
+            encoded images or sounds, or columns of numbers), a CSV file, a .ts file, a WebDataset archive (.tar), or a pattern that
+            matches several; a folder of such archives; an .npz or .npy file (floating point of three axes is series); an array,
+            a tensor, a mapping of arrays by name, a pyarrow table or a data frame.
         size: side in pixels of the square that images are stored on, whatever their shape (see `Samples.aspect`). By default the
             common size if all have the same, of at most 96 pixels; else 1.25 times the largest of 32, 48, 64, 96, 128 that is not
             above the median of the shorter sides.
@@ -114,6 +102,8 @@ def open_source(
         y: columns that are the other side. With only one of the two the samples are that side alone.
         kinds: what columns are, where that is not to be told from the data: image, audio, series, text, number or category.
         masked: NaN in a table of numbers is a value that was not observed, and no fault.
+        kind: "series": each row of a table or array of numbers is a series; "image": an array of three axes is images.
+        series: the columns of time and groups of a table whose rows are steps; windows, lengths and rates.
         progress: called with (done, total) while images are read.
 
     Raises:
@@ -132,8 +122,9 @@ def open_source(
         raise UsageError(f"channels={channels}: expected 1 (grey) or 3 (colour)", help="leave it out to have it chosen")
     policy = Policy(on_bad, max_bad_fraction, limit_bad)
     options = Options(size, channels, max_pixels, None if cache is None else Path(cache))
-    request = _Request(_name(source), policy, options, label, column, impute, follow_links, progress, features=features)
-    return _open(source, replace(request, columns=columns_of(x, y, kinds), masked=masked))
+    request = Request(_name(source), policy, options, label, column, impute, follow_links, progress, features=features)
+    request = replace(request, columns=columns_of(x, y, kinds), masked=masked, kind=kind)
+    return _open(source, replace(request, series=series or SeriesOptions()))
 
 
 def check_source(
@@ -145,6 +136,8 @@ def check_source(
     x: Sequence[str] | None = None,
     y: Sequence[str] | None = None,
     kinds: Mapping[str, ColumnKind] | None = None,
+    kind: Kind | None = None,
+    series: SeriesOptions | None = None,
     cache: Path | str | None = None,
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -158,8 +151,9 @@ def check_source(
     options = Options(None, None, max_pixels, None if cache is None else Path(cache))
     policy = Policy(limit=False)
     how: Literal["plain", "strict"] = "strict" if strict else "plain"
-    request = _Request(_name(source), policy, options, label, column, None, follow_links, progress, how)
-    return _open(source, replace(request, columns=columns_of(x, y, kinds)))
+    request = Request(_name(source), policy, options, label, column, None, follow_links, progress, how)
+    request = replace(request, columns=columns_of(x, y, kinds), kind=kind)
+    return _open(source, replace(request, series=series or SeriesOptions()))
 
 
 def _name(source: Source) -> str:
@@ -172,7 +166,19 @@ def _name(source: Source) -> str:
     return os.fsdecode(source)
 
 
-def _open(source: Source, request: _Request) -> Samples:
+def _open(source: Source, request: Request) -> Samples:
+    samples = _opened(source, request)
+    if request.series.window is not None and samples.kind != "series":
+        raise UsageError(
+            f"windows are of series, this is {samples.kind} data",
+            where=request.name,
+            help="name the column of times (data.time), or say data.kind=series if each row is a series",
+            code="E234",
+        )
+    return samples
+
+
+def _opened(source: Source, request: Request) -> Samples:
     if isinstance(source, Tensor):
         plain = source.detach().cpu()
         source = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
@@ -190,9 +196,12 @@ def _open(source: Source, request: _Request) -> Samples:
             inspect=inspect,
         )
     if isinstance(source, np.ndarray):
-        return _from_arrays([{"x": source}], None, request)
+        source = {"x": source}
+    if request.series.rows_are_steps:
+        frame, given = _frame(source, request), request.series
+        return open_steps(request.name, frame, given, request.policy, label=request.label, features=request.features)
     if isinstance(source, Mapping):
-        return _from_arrays([source], None, request)
+        return from_arrays([source], None, request)
     if request.name == "digits":
         images, labels = digits()
         return pixel_samples("digits", images, RowKeys([len(images)]), labels, [], request.options, request.policy)
@@ -201,18 +210,20 @@ def _open(source: Source, request: _Request) -> Samples:
     paths = paths_of(request.name)
     kind = kind_of_files(request.name, paths)
     openers = {
-        "folder": _from_folder,
-        "image": _from_images,
-        ".parquet": _from_parquet,
-        ".csv": _from_csv,
-        ".tar": _from_tars,
-        ".npy": _from_array_files,
-        ".npz": _from_array_files,
+        "folder": from_folder,
+        "image": from_images,
+        ".parquet": from_parquet,
+        "sound": from_sounds,
+        ".csv": from_csv,
+        ".ts": from_ts,
+        ".tar": from_tars,
+        ".npy": from_array_files,
+        ".npz": from_array_files,
     }
     return openers[kind](paths, request)
 
 
-def _frame(source: Source, request: _Request) -> Frame:
+def _frame(source: Source, request: Request) -> Frame:
     """The source as a table of columns."""
     if isinstance(source, Mapping):
         return ArrayFrame(request.name, source)
@@ -224,146 +235,13 @@ def _frame(source: Source, request: _Request) -> Frame:
         return ParquetFrame(open_parquet(paths))
     if kind == ".csv":
         return CsvFrame(paths)
+    if kind == ".npy" and len(paths) == 1:
+        return ArrayFrame(request.name, {"x": read_npy(paths[0])})
     if kind == ".npz" and len(paths) == 1:
         return ArrayFrame(request.name, read_npz(paths[0]), folder=paths[0].parent)
     raise UsageError(
         "this source has no columns",
         where=request.name,
-        help="x, y and kinds are for Parquet and CSV files, one NPZ file, a mapping of arrays or a data frame",
+        help="x, y, kinds, time and group are for Parquet and CSV files, one NPZ file, a mapping of arrays or a data frame",
         code="E234",
     )
-
-
-def _refuse_options(request: _Request, *, column: bool = True, label: bool = True) -> None:
-    """Raise `UsageError` for a column or a label that was named where there are none: nobody would look for it."""
-    for option, name, applies in (("column", request.column, column), ("label", request.label, label)):
-        if name is not None and not applies:
-            raise UsageError(
-                f'{option} "{name}" does not apply to this kind of data',
-                where=request.name,
-                help="leave it out: of a folder of images the sub-folders are the classes"
-                if option == "label"
-                else "leave it out: every column of numbers is used",
-                code="E234",
-            )
-
-
-def _from_folder(paths: Sequence[Path], request: _Request) -> Samples:
-    try:
-        images = folder_of_images(str(paths[0]), request.follow_links)
-    except DataError as error:
-        archives = sorted(path for path in paths[0].glob("*.tar") if not path.name.startswith("."))
-        if error.code != "E318" or not archives:
-            raise
-        return _from_tars(archives, request)
-    return _from_files(images, request)
-
-
-def _from_tars(paths: Sequence[Path], request: _Request) -> Samples:
-    shards = open_tars(paths, request.column, request.label)
-    labels = shards.labels(request.label)
-    if shards.has_images:
-        return _from_encoded(TarImages(shards), shards.keys, labels, shards.notes, request)
-    matrix, refused = read_vectors(shards)
-    return vector_samples(
-        request.name,
-        matrix,
-        request.policy,
-        keys=shards.keys,
-        labels=labels,
-        notes=shards.notes,
-        impute=request.impute,
-        refused=refused,
-    )
-
-
-def _from_images(paths: Sequence[Path], request: _Request) -> Samples:
-    return _from_files(named_images(paths), request)
-
-
-def _from_files(images: FileImages, request: _Request) -> Samples:
-    _refuse_options(request, column=False, label=False)
-    names = images.listing.paths
-    labels, classes, notes = folder_labels(names)
-    found = None if labels is None else Labels(labels, classes)
-    return _from_encoded(images, names, found, [*images.listing.notes, *notes], request)
-
-
-def _from_parquet(paths: Sequence[Path], request: _Request) -> Samples:
-    table = open_parquet(paths)
-    images = image_column(table, request.column)
-    label = label_column(table, request.label, images)
-    labels = None if label is None else read_labels(table, label)
-    if images is not None:
-        return _from_encoded(TableImages(table, images), table.keys, labels, [], request)
-    found = read_numbers(table, label).picked(request.features, request.name)
-    return vector_samples(
-        request.name,
-        found.matrix,
-        request.policy,
-        masked=request.masked,
-        keys=table.keys,
-        features=found.names,
-        labels=labels,
-        notes=found.notes,
-        impute=request.impute,
-    )
-
-
-def _from_csv(paths: Sequence[Path], request: _Request) -> Samples:
-    _refuse_options(request, column=False)
-    found, labels, keys = read_csv(paths, request.label)
-    found = found.picked(request.features, request.name)
-    return vector_samples(
-        request.name,
-        found.matrix,
-        request.policy,
-        masked=request.masked,
-        keys=keys,
-        features=found.names,
-        labels=labels,
-        notes=found.notes,
-        impute=request.impute,
-    )
-
-
-def _from_array_files(paths: Sequence[Path], request: _Request) -> Samples:
-    files = [{"x": read_npy(path)} if path.suffix.lower() == ".npy" else read_npz(path) for path in paths]
-    return _from_arrays(files, short_names(paths) if len(paths) > 1 else None, request)
-
-
-def _from_arrays(files: Sequence[Mapping[str, Any]], names: Sequence[str] | None, request: _Request) -> Samples:
-    """One or several mappings of arrays, put one after the other; `names` are for the keys where there are several."""
-    parts = [choose(arrays, request.column, request.label, request.name) for arrays in files]
-    x, y = joined(parts, request.name, names)
-    notes = parts[0].notes
-    keys = RowKeys([len(part.x) for part in parts], names)
-    labels = None if y is None else encode_labels(y, len(x), request.name)
-    if x.ndim == 2:
-        return vector_samples(
-            request.name,
-            x,
-            request.policy,
-            keys=keys,
-            labels=labels,
-            notes=notes,
-            impute=request.impute,
-            masked=request.masked,
-        )
-    return pixel_samples(request.name, x, keys, labels, notes, request.options, request.policy)
-
-
-def _from_encoded(
-    encoded: Encoded, keys: Sequence[str], labels: Labels | None, notes: list[str], request: _Request
-) -> Samples:
-    samples, constant = encoded_samples(
-        request.name,
-        encoded,
-        keys,
-        request.options,
-        request.progress,
-        labels=labels,
-        notes=notes,
-        inspect=request.inspect,
-    )
-    return judge(samples, request.policy, constant)
