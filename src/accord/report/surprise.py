@@ -1,0 +1,87 @@
+"""Surprise over time as a chart: one line per series, the height of what is usual, and the stretches that are labelled as odd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from accord.report.charts import Frame, Html, axes, figure, line_path, linear, path, picture, short, tag
+
+FRAME = Frame(width=900, height=230, left=50, right=888, top=20, bottom=186)
+COLUMNS = 400
+"""Stretches of time of which the lowest and the highest value are drawn: a peak of one step is never lost."""
+
+
+def surprise_chart(
+    title: str,
+    surprise: Sequence[float | None],
+    *,
+    first: int = 0,
+    high: float = 1.0,
+    spans: Sequence[tuple[int, int]] = (),
+    x_name: str = "step",
+) -> Html:
+    """Surprise step by step, as a picture 900 wide.
+
+    Args:
+        title: of the series.
+        surprise: of each step, None where there is none; the line is broken there.
+        first: number of the first step.
+        high: what is usual stays below: a dashed line across.
+        spans: first and last step of stretches that are known to be odd, shaded.
+        x_name: what steps are.
+    """
+    values = [v for v in surprise if v is not None]
+    steps = [float(first), float(first + max(len(surprise) - 1, 1))]
+    x = linear(steps, FRAME.left, FRAME.right, count=8, tight=True)
+    y = linear([0.0, high, *values], FRAME.bottom, FRAME.top, count=4)
+    shades = [
+        tag(
+            "rect",
+            tag("title", f"labelled odd: {a} to {b}"),
+            x=x.at(a),
+            y=FRAME.top,
+            class_="span",
+            **_size(x.at(a), x.at(b)),
+        )
+        for a, b in spans
+        if x.low <= a <= b <= x.high
+    ]
+    lines = [path("line fine s1", line_path(x, y, at, drawn)) for at, drawn in pieces(surprise, first)]
+    level = short(y.at(high))
+    usual = path("chance", f"M{short(FRAME.left)} {level}H{short(FRAME.right)}", f"usual: up to {figure(high)}")
+    return picture(
+        title, words(surprise, first, high, spans), FRAME.width, FRAME.height,
+        *shades, axes(x, y, x_name, "surprise"), *lines, usual,
+    )  # fmt: skip
+
+
+def _size(left: float, right: float) -> dict[str, float]:
+    return {"width": max(right - left, 1.5), "height": FRAME.bottom - FRAME.top}
+
+
+def pieces(surprise: Sequence[float | None], first: int) -> list[tuple[list[float], list[float]]]:
+    """Unbroken parts of the line as (steps, values): of each stretch of time its lowest and its highest, in their order."""
+    width = max(1, math.ceil(len(surprise) / COLUMNS))
+    found: list[tuple[list[float], list[float]]] = [([], [])]
+    for start in range(0, len(surprise), width):
+        known = [(v, t) for t, v in enumerate(surprise[start : start + width], start) if v is not None]
+        if not known:
+            found.append(([], []))
+            continue
+        for value, t in sorted({min(known), max(known)}, key=lambda one: one[1]):
+            found[-1][0].append(float(first + t))
+            found[-1][1].append(value)
+    return [part for part in found if part[0]]
+
+
+def words(surprise: Sequence[float | None], first: int, high: float, spans: Sequence[tuple[int, int]]) -> str:
+    """What the chart shows, for those who do not see it."""
+    known = [(v, t) for t, v in enumerate(surprise) if v is not None]
+    if not known:
+        return "No surprise was measured."
+    top, place = max(known, key=lambda one: one[0])
+    share = sum(v > high for v, _ in known) / len(known)
+    said = f"Surprise over {len(known):,} steps: highest, {figure(top)}, at step {first + place:,}; "
+    said += f"{100 * share:.1f} % above {figure(high)}."
+    return said + (f" {len(spans)} stretches are labelled as odd." if spans else "")

@@ -1,0 +1,53 @@
+"""The chart of surprise over time: no peak is lost, gaps are gaps, and what is labelled is shaded."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from accord.report.surprise import COLUMNS, pieces, surprise_chart
+
+
+def places(d: str) -> list[tuple[float, float]]:
+    return [(float(a), float(b)) for a, b in re.findall(r"(-?[\d.]+) (-?[\d.]+)", d)]
+
+
+def test_every_peak_and_trough_of_a_long_series_is_drawn() -> None:
+    values = np.random.default_rng(0).random(50_000)
+    values[31_234], values[40_000] = 9.0, -3.0
+    (steps, drawn), *others = pieces(values.tolist(), 100)
+    assert not others
+    assert len(steps) <= 2 * COLUMNS
+    assert (np.diff(steps) > 0).all()
+    assert drawn[steps.index(31_334)] == 9.0
+    assert drawn[steps.index(40_100)] == -3.0
+
+
+def test_a_line_is_broken_where_nothing_was_measured() -> None:
+    found = pieces([None, 1.0, 2.0, None, None, 3.0], 0)
+    assert found == [([1.0, 2.0], [1.0, 2.0]), ([5.0], [3.0])]
+    assert pieces([], 0) == []
+
+
+def test_the_chart_shows_line_level_and_labelled_stretches() -> None:
+    values = [0.1] * 300
+    values[200:220] = [5.0] * 20
+    chart = surprise_chart("valve <1>", values, spans=[(195, 225)], high=1.0)
+    assert "valve &lt;1&gt;" in chart
+    assert "highest, 5, at step 200" in chart
+    assert "6.7 % above 1" in chart
+    (rect,) = re.findall(r'<rect [^>]*class="span"[^>]*>', chart)
+    left, width = (float(re.search(rf'{name}="([\d.]+)"', rect)[1]) for name in (" x", "width"))  # type: ignore[index]
+    line = places(re.search(r'd="([^"]+)" class="line fine s1"', chart)[1])  # type: ignore[index]
+    high = [x for x, y in line if y < min(y for _, y in line) + 1]
+    assert left < min(high)
+    assert max(high) < left + width
+    assert 'class="chance"' in chart
+
+
+def test_a_series_without_any_value_still_makes_a_chart() -> None:
+    chart = surprise_chart("empty", [None, None])
+    assert "No surprise was measured" in chart
+    assert 'class="line fine s1"' not in chart
+    assert "No surprise" in surprise_chart("nothing at all", [])
