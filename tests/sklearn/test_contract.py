@@ -9,9 +9,10 @@ from typing import Any
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from accord.sklearn import EnergyRetriever, JointEmbedder
+from accord.sklearn import EnergyDetector, EnergyRetriever, JointEmbedder
 
 ESTIMATORS = [
+    EnergyDetector(4, hidden=(8,), masks=3, steps=3, batch_size=64),
     JointEmbedder(3, hidden=(8,), dim=4, steps=3, batch_size=64),
     EnergyRetriever(4, hidden=(8,), steps=3, batch_size=64),
 ]

@@ -1,0 +1,57 @@
+"""The numbers of a table in three forms, because what is far away is a matter of the scale one looks at."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+FORMS = 3
+QUANTILES = 4096
+"""Ranks are those among at most so many quantiles of a column."""
+
+
+class Forms:
+    r"""Each column three times: standardised, compressed, and as the normal score of its rank.
+
+    $v = (x - \mu)/\sigma$, then $\operatorname{arsinh} v$, and $\Phi^{-1}(\mathrm{rank}(x)/(n + 1))$ with ranks among the fitted rows, ties
+    in the middle (van der Waerden 1952). The second and third are standardised again. Standardised numbers tell how far out a row is,
+    compressed ones keep a few large values from hiding all else, ranks treat every column alike whatever its distribution.
+
+    Args:
+        rows: (n, columns), finite; means, deviations and ranks are theirs.
+    """
+
+    def __init__(self, rows: Float[np.ndarray, "n columns"]):
+        self.plain = _Scale(rows)
+        values = self.plain(rows)
+        self.compressed = _Scale(np.arcsinh(values))
+        self.sorted = np.sort(values, axis=0)[
+            np.linspace(0, len(rows) - 1, min(len(rows), QUANTILES)).round().astype(int)
+        ]
+        self.ranked = _Scale(self._scores(values))
+
+    def __call__(self, rows: Float[np.ndarray, "n columns"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The three forms, (n, columns) each."""
+        values = self.plain(rows)
+        return values, self.compressed(np.arcsinh(values)), self.ranked(self._scores(values))
+
+    def _scores(self, values: np.ndarray) -> np.ndarray:
+        found = np.empty_like(values)
+        for j, column in enumerate(self.sorted.T):
+            below, upto = (np.searchsorted(column, values[:, j], side) for side in ("left", "right"))
+            found[:, j] = (below + upto + 1) / (2 * (len(column) + 1))
+        scores: np.ndarray = torch.special.ndtri(torch.from_numpy(found)).numpy()
+        return scores
+
+
+class _Scale:
+    """Mean and standard deviation of fitted rows; a column that never varies is centred and not scaled."""
+
+    def __init__(self, rows: np.ndarray):
+        self.mean, std = rows.mean(0), rows.std(0)
+        self.std = np.where(std <= 1e-9 * np.maximum(np.abs(self.mean), 1e-300), 1.0, std)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        scaled: np.ndarray = (rows - self.mean) / self.std
+        return scaled
