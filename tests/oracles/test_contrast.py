@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,7 +26,7 @@ from accord.model.latent import Deterministic
 from accord.model.minimize import Enumerate, Minimum
 from accord.model.predictor import IdentityPredictor, MLPPredictor, Predictor
 from accord.objective.candidates import sides
-from accord.objective.contrast import Contrast, Hinge, InfoNCE, PairLoss
+from accord.objective.contrast import Contrast, Decoupled, Hinge, InfoNCE, PairLoss
 from accord.objective.contrastive import (
     align_uniform,
     contrastive,
@@ -38,6 +42,9 @@ from accord.objective.contrastive import (
 from accord.objective.loss import Inference, Terms
 from accord.objective.negatives import InBatch, Mined, Negatives, Sampled
 from accord.objective.uniformity import Uniformity, uniformity
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+losses = importlib.import_module("losses")
 
 N, DIM = 6, 4
 Energies = list[list[Tensor]]
@@ -430,6 +437,23 @@ def test_memory_does_not_grow_with_the_square_of_the_batch(negatives: Negatives)
     assert largest[1] <= 1000
     if not isinstance(negatives, Sampled):
         assert largest[0] >= 100 * 99  # a control
+
+
+def test_info_nce_takes_no_more_memory_than_clip_written_plainly() -> None:
+    def plain(x: Tensor, y: Tensor) -> Tensor:
+        logits = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T / 0.2
+        own = torch.arange(len(x))
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+    def ours(x: Tensor, y: Tensor) -> Tensor:
+        return Contrast(InfoNCE(0.2))(infer(make().float(), x, y))
+
+    def without_the_pair(x: Tensor, y: Tensor) -> Tensor:
+        return Contrast(Decoupled(0.2))(infer(make().float(), x, y))
+
+    peaks = [losses.peak_bytes(loss, 2048, 16) for loss in (ours, plain, without_the_pair)]
+    assert peaks[0] <= 1.05 * peaks[1], "the target is 1.3"
+    assert peaks[2] > 1.1 * peaks[1], "a control: where the pair is taken out of the sum, copies are made"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -274,7 +274,8 @@ def reduced(
     of a coupled latent has one minimum: each of its steps is given an equal share of a soft minimum, and all of a hard one.
     """
     pieces = list(energy.pieces(chunk, copies=len(z), shared=_is_shared(z)))
-    if len(pieces) == 1:
+    no_larger = len(z) == 1 and energy.size(shared=_is_shared(z)) <= math.prod(energy.batch_shape)
+    if len(pieces) == 1 or no_larger:  # than what comes of it: pieces would save nothing
         return _reduced_rows(energy, z, beta, chunk, of)
     cut = z.ndim == len(energy.batch_shape) + 2 and z.shape[1] > 1
     parts = (
@@ -293,7 +294,10 @@ def _reduced_rows(energy: Energy, z: Tensor, beta: float, chunk: int, of: Energi
     def block(energy: Energy, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         energies = _of_sequence(of(energy, z).expand(len(z), *energy.batch_shape), energy)
         if len(z) == 1:  # nothing to compare
-            value, place = energies[0], torch.zeros_like(energies[0], dtype=torch.int64)
+            value, place = (
+                energies[0],
+                torch.zeros((), dtype=torch.int64, device=energies.device).expand_as(energies[0]),
+            )
         else:
             value, place = energies.min(0)
         return value if hard else torch.logsumexp(-beta * energies, dim=0), value.detach(), place

@@ -146,6 +146,8 @@ def _without_diagonal(t: Float[Tensor, "rows n"], first: int) -> Float[Tensor, "
     """Row i without column first + i. What is left lies between gaps that are all of one width: no index of its size is made."""
     rows, columns = t.shape
     flat = t.reshape(-1)
+    if rows == columns:  # all of it lies between
+        return flat[1:].view(rows - 1, columns + 1)[:, :-1].reshape(rows, columns - 1)
     middle, last = flat[first + 1 :].split([(rows - 1) * (columns + 1), columns - first - rows])
     between = middle.view(rows - 1, columns + 1)[:, :-1].reshape(-1)
     return torch.cat([flat[:first], between, last]).view(rows, columns - 1)
