@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+
+from accord.train.checkpoint import WEIGHTS, verify
+from accord.train.tensors import read_whole
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the helpers are no package, and processes look for them by name
 many, tiny = (importlib.import_module(name) for name in ("many", "tiny"))
@@ -26,7 +28,7 @@ def losses(run: Path) -> np.ndarray:
 
 def weights(run: Path) -> dict[str, np.ndarray]:
     last = max((run / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
-    return {name: tensor.double().numpy() for name, tensor in load_file(last / "weights.safetensors").items()}
+    return {name: tensor.double().numpy() for name, tensor in read_whole(verify(last).files(WEIGHTS)).items()}
 
 
 def difference(a: Path, b: Path) -> float:

@@ -1,7 +1,8 @@
 """Checkpoints: written beside, forced to the disk, sealed by a manifest of hashes, renamed; found again by verifying, not by trust.
 
-A checkpoint is a folder ``step-N`` with weights and state (safetensors, JSON) and ``manifest.json``, which is written last. Hashes
-prove that a checkpoint is whole, not who made it; nothing in it is ever executed.
+A checkpoint is a folder ``step-N`` with weights and state (safetensors, JSON) and ``manifest.json``, which is written last. Of a run
+whose encoders are sharded each process writes what it holds into files of its own, ``weights-1.safetensors`` say, before the first one
+seals them all. Hashes prove that a checkpoint is whole, not who made it; nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from accord.train.tensors import (
     check_header,
     copy_into,
     damaged,
-    read_tensors,
+    read_whole,
     require_finite,
     strict_json,
 )
 
-FORMAT = 1
+FORMAT = 2
+"""1: one process has written all of it; 2: several have."""
 KIND = "accord checkpoint"
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
@@ -45,6 +47,7 @@ STATE = "state.json"
 FILES = (WEIGHTS, STATE_TENSORS, STATE)
 FOLDER = "checkpoints"
 MAX_JSON = 10_000_000
+MAX_PARTS = 10_000
 STEP = re.compile(r"step-(\d{1,15})")
 FOREIGN = {b"PK\x03\x04": "a zip archive, as torch.save writes it", b"\x80": "a pickle", b"\x1f\x8b": "a gzip file"}
 
@@ -55,6 +58,21 @@ class Checkpoint(NamedTuple):
     path: Path
     step: int
     about: Mapping[str, Any]
+
+    def files(self, name: str) -> list[Path]:
+        """`WEIGHTS` or `STATE_TENSORS`, of every process that has written some of it."""
+        return [self.path / file for file in (part_name(name, k) for k in range(int(self.about["parts"])))]
+
+
+def part_name(name: str, rank: int) -> str:
+    """What a process calls its part of a file."""
+    stem, dot, ending = name.partition(".")
+    return f"{stem}-{rank}{dot}{ending}" if rank else name
+
+
+def names(parts: int) -> set[str]:
+    """The files of a checkpoint that so many processes have written."""
+    return {STATE, *(part_name(name, k) for name in (WEIGHTS, STATE_TENSORS) for k in range(parts))}
 
 
 def save_checkpoint(
@@ -81,18 +99,21 @@ def save_checkpoint(
             return verify(final)
         except ArtifactError:
             quarantine(final)
-    body = {
-        **about,
-        "kind": KIND,
-        "format": FORMAT,
-        "step": step,
-        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()},
-        "complete": True,
-    }
-    _write(final, {**files, MANIFEST: seal(body)})
+    _write(final, {**files, MANIFEST: manifest(step, entries(files), about)})
     checkpoint = verify(final)
     purge(folder, keep=keep)
     return checkpoint
+
+
+def entries(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a manifest says of files."""
+    return {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in files.items()}
+
+
+def manifest(step: int, files: Mapping[str, Any], about: Mapping[str, Any], *, parts: int = 1) -> bytes:
+    """The sealed manifest of a checkpoint whose files have these `entries`, and were written by so many processes."""
+    kind = {"kind": KIND, "format": 1 if parts == 1 else FORMAT} | ({"parts": parts} if parts > 1 else {})
+    return seal({**about, **kind, "step": step, "files": dict(files), "complete": True})
 
 
 def _write(final: Path, files: Mapping[str, bytes]) -> None:
@@ -128,7 +149,7 @@ def verify(path: Path) -> Checkpoint:
             _verify_file(path / name, entry)
     except (OSError, KeyError, TypeError) as error:
         raise damaged(f"{type(error).__name__}: {error}", path) from None
-    return Checkpoint(path, body["step"], body)
+    return Checkpoint(path, body["step"], {"parts": 1, **body})
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -150,7 +171,9 @@ def _manifest(path: Path) -> dict[str, Any]:
             help=f"use accord {body.get('accord', 'of a newer version')} or later",
             code="E402",
         )
-    if body["step"] != int(match[1]) or set(body["files"]) != set(FILES) or body["complete"] is not True:
+    parts = body.get("parts", 1)
+    known = type(parts) is int and 1 <= parts <= MAX_PARTS and set(body["files"]) == names(parts)
+    if body["step"] != int(match[1]) or not known or body["complete"] is not True:
         raise damaged(f"the manifest is that of another checkpoint (step {body['step']})", file)
     return dict(body)
 
@@ -287,7 +310,7 @@ def load_weights(path: str | Path, module: Objective | JointEmbedding) -> Checkp
     """
     checkpoint = find_checkpoint(Path(path))
     file = checkpoint.path / WEIGHTS
-    tensors = read_tensors(file)
+    tensors = read_whole(checkpoint.files(WEIGHTS))
     if isinstance(module, JointEmbedding):
         tensors = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     require_finite([name for name, _ in module.named_parameters()], tensors, where=file)

@@ -1,11 +1,11 @@
-"""Tensors of which every process holds a part (torch's DTensor), and how they become whole for a checkpoint and are cut again.
+"""Tensors of which every process holds a part (torch's DTensor), and how they are saved and cut again.
 
 The module of DTensor takes seconds to import: it is imported where there is one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,34 @@ def whole(t: Tensor) -> Tensor:
     return full
 
 
-def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, whole and on the CPU, on the first process; what is not sharded as it is. Others get nothing of what is sharded."""
-    found = {}
+class Part(NamedTuple):
+    """The rows of a tensor that this process holds, and the number of the first of them; a tensor that is not sharded is a part, too."""
+
+    rows: Tensor
+    first: int
+
+
+@torch.no_grad()
+def own_parts(tensors: dict[str, Tensor]) -> dict[str, Part]:
+    """What this process writes into a checkpoint: its rows of what is sharded, and on the first one all that is not."""
+    found: dict[str, Part] = {}
     for name, t in tensors.items():
-        full = whole(t)  # on all: a collective
-        if full is t or rank() == 0:
-            found[name] = full if full is t else full.cpu()
+        if is_sharded(t):
+            part = _part(t)
+            found |= {name: part} if len(part.rows) else {}
+        elif rank() == 0:
+            found[name] = Part(t, 0)
     return found
+
+
+def _part(t: Any) -> Part:
+    """`fully_shard` deals rows out in equal blocks, the last of which may be short or empty."""
+    local, size = t.to_local(), t.device_mesh.size()
+    block = -(-t.shape[0] // size)
+    first = min(rank() * block, t.shape[0])
+    assert len(t.placements) == 1 and t.placements[0].is_shard(0)
+    assert len(local) == min(first + block, t.shape[0]) - first
+    return Part(local, first)
 
 
 @torch.no_grad()

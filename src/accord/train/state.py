@@ -14,14 +14,15 @@ from torch.optim import Optimizer
 
 from accord.collective import rank
 from accord.errors import ArtifactError
-from accord.train.checkpoint import STATE, STATE_TENSORS, WEIGHTS, Checkpoint
-from accord.train.sharded import gathered, write
+from accord.train.checkpoint import STATE, STATE_TENSORS, WEIGHTS, Checkpoint, part_name
+from accord.train.sharded import is_sharded, own_parts, write
 from accord.train.tensors import (
     copy_into,
     damaged,
     distinct,
     encode,
-    read_tensors,
+    encode_parts,
+    read_whole,
     require_finite,
     require_match,
     strict_json,
@@ -29,26 +30,30 @@ from accord.train.tensors import (
 
 
 def pack(objective: nn.Module, optimizer: Optimizer, training: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of a checkpoint. Of several processes all must call it, for what is sharded is gathered; the first gets the files.
+    """The files of a checkpoint that this process writes: the first one all of it, others only parts of what is sharded.
 
     Args:
         objective: its whole `state_dict()` is stored, shared tensors once.
         optimizer: built from `parameter_groups`.
         training: where training stands, JSON values.
     """
-    weights = gathered(distinct(objective.state_dict(keep_vars=True)))
-    tensors = gathered({f"{key}.{name}": t for name, key, t, _ in _optimizer_state(optimizer)})
-    if rank() > 0:
+    weights = distinct(objective.state_dict(keep_vars=True))
+    tensors = {f"{key}.{name}": t for name, key, t, _ in _optimizer_state(optimizer)}
+    in_parts = any(map(is_sharded, weights.values()))
+    if rank() > 0 and not in_parts:
         return {}
     tensors["rng.torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors |= {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if in_parts:
+        files = {WEIGHTS: weights, STATE_TENSORS: tensors}
+        parts = {part_name(name, rank()): encode_parts(own_parts(values)) for name, values in files.items()}
+    else:
+        parts = {WEIGHTS: encode(weights), STATE_TENSORS: encode(tensors)}
+    if rank() > 0:
+        return parts
     state = {"training": training, "rng": {"python": random.getstate(), "numpy": _numpy_state()}}
-    return {
-        WEIGHTS: encode(weights),
-        STATE_TENSORS: encode(tensors),
-        STATE: json.dumps(state, allow_nan=False).encode(),
-    }
+    return {**parts, STATE: json.dumps(state, allow_nan=False).encode()}
 
 
 def unpack(checkpoint: Checkpoint, objective: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def unpack(checkpoint: Checkpoint, objective: nn.Module, optimizer: Optimizer) -
         ArtifactError: if a file is damaged or of another model or optimiser.
     """
     weights_file, tensors_file = checkpoint.path / WEIGHTS, checkpoint.path / STATE_TENSORS
-    weights, tensors = read_tensors(weights_file), read_tensors(tensors_file)
+    weights, tensors = (read_whole(checkpoint.files(name)) for name in (WEIGHTS, STATE_TENSORS))
     require_finite([name for name, _ in objective.named_parameters()], weights, where=weights_file)
     targets = objective.state_dict(keep_vars=True)
     require_match(targets, weights, where=str(weights_file))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from accord.errors import ArtifactError
-from accord.train.sharded import is_sharded, write
+from accord.train.sharded import Part, is_sharded, write
 
 MAX_HEADER = 10_000_000
 MAX_TENSORS = 100_000
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,256}")
 ITEM_SIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+PLACES = "DCP_SHARDING_INFO"
+"""The entry of a header that says where in the whole tensors the parts begin, as torch.distributed.checkpoint names it."""
 DAMAGED = "E401"
 DOES_NOT_FIT = "E403"
 
@@ -51,8 +53,8 @@ def distinct(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensors[name] for name in seen.values()}
 
 
-def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """The content of a safetensors file. Tensors must be `distinct`.
+def encode(tensors: Mapping[str, Tensor], about: dict[str, str] | None = None) -> bytes:
+    """The content of a safetensors file, `about` in its header. Tensors must be `distinct`.
 
     Raises:
         ValueError: for a name a file may not contain, or a data type that is not among those read back.
@@ -61,8 +63,53 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} cannot be saved: names are 1 to 256 of letters, digits, '_', '-' and '.'")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data: bytes = safetensors.torch.save(plain)
+    data: bytes = safetensors.torch.save(plain, about)
     return data
+
+
+def encode_parts(parts: Mapping[str, Part]) -> bytes:
+    """As `encode`, with the place of each part in the header: what `HuggingFaceStorageReader` of torch reads as well."""
+    places = {
+        n: {"saved_offsets": [part.first, *[0] * (part.rows.ndim - 1)][: part.rows.ndim]} for n, part in parts.items()
+    }
+    about = {PLACES: json.dumps(places, sort_keys=True), "DCP_VERSION": "1.0"}
+    return encode({name: part.rows for name, part in parts.items()}, about)
+
+
+def read_whole(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of some files, on the CPU, whole: parts that lie in several files are put together.
+
+    Raises:
+        ArtifactError: as `read_tensors`, and for parts that overlap or leave a gap.
+    """
+    if len(paths) == 1:
+        return read_tensors(paths[0])
+    found: dict[str, list[Part]] = {}
+    for path in paths:
+        places = _places(path)
+        for name, rows in read_tensors(path).items():
+            found.setdefault(name, []).append(Part(rows, places.get(name, 0)))
+    return {name: _joined(name, sorted(parts, key=lambda p: p.first), paths[0]) for name, parts in found.items()}
+
+
+def _joined(name: str, parts: list[Part], path: Path) -> Tensor:
+    ends = [0, *(part.first + (len(part.rows) if part.rows.ndim else 1) for part in parts)]
+    if [part.first for part in parts] != ends[:-1]:
+        raise damaged(f"the parts of tensor {name} overlap or leave a gap", path)
+    if len({(part.rows.shape[1:], part.rows.dtype) for part in parts}) > 1:
+        raise damaged(f"the parts of tensor {name} do not fit each other", path)
+    return parts[0].rows if len(parts) == 1 else torch.cat([part.rows for part in parts])
+
+
+def _places(path: Path) -> dict[str, int]:
+    """The first row of each part of a file."""
+    try:
+        places = strict_json(check_header(path)[PLACES].encode())
+        return {name: _counts(place["saved_offsets"] or [0])[0] for name, place in places.items()}  # type: ignore[index]
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise damaged(
+            f"it is not said where the parts of its tensors begin: {type(error).__name__}: {error}", path
+        ) from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -82,8 +129,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def check_header(path: Path) -> None:
-    """Everything in the header is within limits and adds up to the size of the file; no tensor is read.
+def check_header(path: Path) -> dict[str, str]:
+    """Everything in the header is within limits and adds up to the size of the file; no tensor is read. Returns what is said of them.
 
     Raises:
         ArtifactError: with what is wrong.
@@ -100,7 +147,7 @@ def check_header(path: Path) -> None:
         raise damaged(f"unreadable header: {error}", path) from None
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise damaged("the header is no table of tensors", path)
-    header.pop("__metadata__", None)
+    about = header.pop("__metadata__", {})
     end = 0
     for start, stop in sorted(_extent(name, entry, path) for name, entry in header.items()):
         if start != end:
@@ -108,6 +155,7 @@ def check_header(path: Path) -> None:
         end = stop
     if 8 + length + end != size:
         raise damaged(f"{size:,} bytes, the header describes {8 + length + end:,}", path)
+    return about if isinstance(about, dict) else {}
 
 
 def _extent(name: str, entry: Any, path: Path) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from accord.data.random import Draws
 from accord.data.samples import BadItem, Samples
 from accord.errors import ArtifactError, Collapsed, Diverged, Interrupted, UsageError
 from accord.objective.loss import Loss, Objective
-from accord.train.checkpoint import Checkpoint, newest, quarantine, save_checkpoint, verify
+from accord.train.checkpoint import Checkpoint, newest, quarantine, verify
 from accord.train.device import Device
 from accord.train.distributed import Ranks
 from accord.train.monitor import NOT_EVALUATED, CollapseWatch, Probe, shifts_of
@@ -33,6 +33,7 @@ from accord.train.settings import ONE_LENGTH, Settings, require_same
 from accord.train.signals import Stop
 from accord.train.state import pack, read_training, space_needed, unpack
 from accord.train.step import Guard, train_step
+from accord.train.together import save_together
 from accord.train.trend import Looks
 from accord.train.trial import seconds_per_step
 
@@ -40,6 +41,8 @@ LINES = 1000
 """Lines of the log in a run, about, unless `log_every` says otherwise."""
 TRIAL_SHARE = 0.02
 """A budget is turned into steps by timing some, in up to 2 % of it."""
+CHANGES_TOLD = 2
+"""Changes of the plan that are told; the progress shows the total, and the checkpoint holds them all."""
 SAVE_SHARE, SAVE_AT_LEAST, SAVE_AT_MOST = 0.02, 60.0, 600.0
 """By default saving takes at most 2 % of the time, and no more than ten minutes of work are lost."""
 
@@ -96,6 +99,7 @@ class Trainer:
         self.budget = None if settings.length.budget is None else seconds_of(settings.length.budget)
         self.finished = False
         self.noted = -1
+        self.changes = 0
         self.unchecked: list[list[int]] = []
 
     # --- begin or go on ---
@@ -255,7 +259,11 @@ class Trainer:
         )
         self.signal = number or None
         if total != self.plan.total:
-            self.progress.said(f"planned again at step {self.step:,}: {total:,} steps instead of {self.plan.total:,}")
+            if self.changes < CHANGES_TOLD:
+                self.progress.said(
+                    f"planned again at step {self.step:,}: {total:,} steps instead of {self.plan.total:,}"
+                )
+            self.changes += 1
             self.plan = self.plan.changed(self.step, total)
         if news:
             self._note_bad_samples()
@@ -331,7 +339,7 @@ class Trainer:
         return self.clock() - self.last_save >= interval
 
     def save(self) -> Path:
-        """A verified checkpoint of this very step, written by the first rank while the others wait."""
+        """A verified checkpoint of this very step, written by the first rank, or by all where each holds a part of it."""
         if self.unchecked:
             self._check()
         begin = self.clock()
@@ -354,9 +362,7 @@ class Trainer:
             "world_size": self.ranks.size,
         }
         files = pack(self.objective, self.optimizer, training)
-        if self.ranks.first:
-            save_checkpoint(self.run.checkpoints, self.step, files, about)
-        self.ranks.meet()
+        save_together(self.run.checkpoints, self.step, files, about, self.ranks)
         self.last_save = self.clock()
         self.save_seconds = self.last_save - begin
         return self.run.checkpoints / f"step-{self.step}"
