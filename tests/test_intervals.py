@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from accord.intervals import difference, holm, inside, interval, quantile
+from accord.intervals import difference, holm, inside, interval, quantile, spread
 
 TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
 """Two-sided 5 % points of Student's t, as every textbook prints them."""
@@ -94,3 +94,18 @@ def test_holm_keeps_the_chance_of_any_false_find() -> None:
     plain = np.mean((p < 0.05).any(1))
     corrected = np.mean([min(v for v in holm(row) if v is not None) < 0.05 for row in p.tolist()])
     assert plain > 0.2 and corrected <= 0.06
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([0.5], ""),
+        ([0.5, 0.5], "n = 2"),
+        ([0.4, 0.6], "n = 2"),
+        ([0.5, 0.5, 0.5], "n = 3"),
+        ([0.5, 0.5001, 0.5], "n = 3"),
+        ([0.49, 0.51, 0.5], "± 2.5"),
+    ],
+)
+def test_no_interval_claims_more_than_its_values_tell(values: list[float], written: str) -> None:
+    assert spread(interval(values), scale=100, digits=1) == written

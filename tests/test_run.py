@@ -14,7 +14,7 @@ from accord.data.augment import Augmentation
 from accord.data.random import Draws
 from accord.errors import UsageError
 from accord.resolve import read_settings, resolve
-from accord.run import new_objective
+from accord.run import divided, new_objective
 
 
 @pytest.fixture
@@ -139,6 +139,18 @@ def test_a_length_replaces_the_length_of_the_preset(photos: str) -> None:
     recipe, _ = resolve(photos, given, preset)
     assert recipe.training.epochs == 3.0
     assert recipe.training.budget is None
+
+
+def test_a_batch_is_at_most_a_quarter_of_few_samples_unless_it_was_set(photos: str) -> None:
+    recipe, samples = resolve(photos, {}, None)
+    train, _ = divided(recipe, samples)
+    assert recipe.training.batch_size == len(train) // 4 < 256
+    note = samples.notes[-1]
+    assert f"{len(train) // 4} samples a batch instead of 256" in note and f"{len(train)} are trained on" in note
+    recipe, samples = resolve(photos, {"training": {"batch_size": 20}}, None)
+    assert recipe.training.batch_size == 20 and "batch" not in " ".join(samples.notes)
+    recipe, samples = resolve("digits", {}, None)
+    assert recipe.training.batch_size == 128 and "batch" not in " ".join(samples.notes), "1,400 samples are enough"
 
 
 def test_a_setting_names_another_principle(photos: str) -> None:

@@ -77,7 +77,8 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
             where="encoder_y",
             help="give y an encoder of its own: [encoder_y], for example as [encoder]"
             if recipe.encoder_y is None
-            else "a teacher is the encoder of x: use a principle that needs none, or pairs of one kind",
+            else f"{recipe.objective.name} encodes y by the encoder of x or a teacher that copies it: use a principle without, vicreg say, "
+            "or pairs whose x and y have one shape",
             code="E213",
         )
     encoder_x = encoder(recipe, recipe.encoder, standardize, x)

@@ -47,13 +47,35 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _alone(verb: str | None) -> None:
+    """Only training is the work of several processes: any other verb would be done as often as there are.
+
+    Raises:
+        UsageError: in the first of several processes; the others end with the same exit code, silently.
+    """
+    from accord.train.environment import seat
+
+    place = None if verb in (None, "train") else seat(os.environ)
+    if place is None:
+        return
+    if place.rank > 0:
+        raise typer.Exit(UsageError.exit_code)
+    raise UsageError(
+        f"{place.size} processes were started, but accord {verb} is the work of one",
+        where=f"accord {verb}",
+        help="run it without torchrun or srun; accord train is what several processes share",
+        code="E278",
+    )
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    _alone(context.invoked_subcommand)
 
 
 @app.command()

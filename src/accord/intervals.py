@@ -30,6 +30,18 @@ class Difference(NamedTuple):
     n: int
 
 
+def spread(found: Interval | Difference, *, scale: float = 1.0, digits: int) -> str:
+    """How far a mean may be off, as it is written beside it: "± 0.8", or only how many values there are, "n = 2".
+
+    An interval of two values is wider than anything that is compared, and one that rounds to 0 claims a certainty that equal values
+    do not give: figures that are counted come out equal by chance. "" for one value.
+    """
+    if found.half is None:
+        return ""
+    half = f"{scale * found.half:.{digits}f}"
+    return f"± {half}" if found.n > 2 and float(half) else f"n = {found.n}"
+
+
 def inside(t: float, freedom: int) -> float:
     r"""$P(|T| < t)$ of Student's t, t >= 0: the finite sums of Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accord import build, presets, recipe_toml
 from accord.data.images import MAX_PIXELS
 from accord.data.pairing_parts import columns
-from accord.data.samples import Samples
+from accord.data.samples import Samples, split
 from accord.data.sources import open_source
 from accord.data.vectors import unnamed_features
 from accord.errors import UsageError
@@ -60,7 +61,7 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         found["data"]["features"] = features
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    return _completed(resolved, given), samples
+    return _in_small_batches(_completed(resolved, given), given, samples)
 
 
 def draft(source: str, given: dict[str, Any], preset: str | None) -> Recipe:
@@ -106,6 +107,20 @@ def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
         projector = projector.model_copy(update={"dim": math.prod(build.forms(recipe)[1])})  # y is its own embedding
     recipe = recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor, "projector": projector})
     return recipe.model_copy(update={"minimizer": recipe.minimizer or build.how_z_is_found(recipe)})
+
+
+def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
+    """A preset's batch is at most a quarter of the training samples, which a note on them says; what the user set stays."""
+    if "batch_size" in given.get("training", {}):
+        return recipe, samples
+    seed = recipe.training.seed if recipe.data.split_seed is None else recipe.data.split_seed
+    train, size = len(split(samples, recipe.data.held_out, seed)[0]), recipe.training.batch_size
+    small = max(2, train // 4)
+    if size <= small:
+        return recipe, samples
+    note = f"{small} samples a batch instead of {size}, for {train:,} are trained on; training.batch_size sets another number"
+    training = recipe.training.model_copy(update={"batch_size": small})
+    return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, note])
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any], canvas: int = 32) -> dict[str, Any]:

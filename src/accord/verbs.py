@@ -37,6 +37,8 @@ Result = dict[str, Any]
 """What ``--json`` prints."""
 BATCH = 1024
 LAYERS = ("features", "embedding")
+PROBED = {"pixels": "raw input", "pca": "PCA of the input", "untrained": "the same encoder, untrained"}
+"""What is probed beside the features, in words."""
 SIDES: dict[str, Literal["x", "y"]] = {"x": "x", "y": "y"}
 
 
@@ -49,7 +51,7 @@ def demo(out: Path, terminal: Terminal) -> Result:
         f"Now open {out / 'report.html'} in a browser. Look first at the bars: ten labels per class go much further on"
     )
     terminal.say(
-        "the learned features than on pixels. Then at the energies: pairs that belong together lie left of the others."
+        "the learned features than on the raw input. Then at the energies: pairs that belong together lie left of the others."
     )
     return found
 
@@ -210,7 +212,7 @@ def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
     probes = found["probes"]
     if probes:
         rows = [
-            [name, percent(row["linear"]), percent(row["knn"]), few(row["few_label"])]
+            [PROBED.get(name, name), percent(row["linear"]), percent(row["knn"]), few(row["few_label"])]
             for name, row in probes.items()
             if isinstance(row, dict)
         ]
@@ -220,7 +222,9 @@ def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
     terminal.table("energy of matched against mismatched pairs", ["y is", "AUROC", "d'", "gap"], rows)
     retrieval, health = found["retrieval"], found["collapse"]
     terminal.say("")
-    terminal.say(f"the other view is found first among {retrieval['candidates']:,}: {percent(retrieval['recall@1'])}")
+    terminal.say(
+        f"the y that belongs to x is found first among {retrieval['candidates']:,}: {percent(retrieval['recall@1'])}"
+    )
     terminal.say(f"effective rank of the embeddings: {health['rankme']:.1f} of {health['dim']}")
     for warning in found["warnings"]:
         terminal.say(f"warning: {warning}")

@@ -132,7 +132,8 @@ def test_a_finished_comparison_does_nothing_again(finished: Finished, wanted: As
 def test_other_settings_are_refused_and_named(finished: Finished, wanted: Ask) -> None:
     out, _, _ = finished
     for changed, says in (
-        ({"seeds": 3}, "seeds: 2 then, 3 now"),
+        ({"seeds": 1}, "seeds: 2 then, 1 now"),
+        ({"principles": "vicreg,sigreg,visreg", "reference": "visreg"}, "principles"),
         ({"budget": "13"}, "budget: 12 then, 13 now"),
         ({"principles": "vicreg,visreg"}, "principles"),
         ({"settings": [*SMALL, "optimizer.learning_rate=0.5"]}, "learning_rate"),
@@ -140,6 +141,41 @@ def test_other_settings_are_refused_and_named(finished: Finished, wanted: Ask) -
         with pytest.raises(ArtifactError, match=says) as caught:
             compare(wanted(out, **changed), Terminal(as_json=True), perform=Here())
         assert caught.value.code == "E480"
+
+
+def test_a_comparison_grows_by_seeds_and_principles(finished: Finished, wanted: Ask, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    shutil.copytree(finished[0], out)
+    runs = {path: path.stat().st_mtime_ns for path in sorted((out / "runs").glob("*/*/metrics.jsonl"))}
+    grown = {"principles": "visreg,sigreg,vicreg", "seeds": 3}
+    state = compare(wanted(out, **grown), Terminal(as_json=True), perform=(here := Here()))
+    assert here.done == [
+        "run visreg/seed-0",
+        "run visreg/seed-1",
+        "baseline baselines/seed-2",
+        "run vicreg/seed-2",
+        "run sigreg/seed-2",
+        "run visreg/seed-2",
+    ]
+    assert [one["name"] for one in state["principles"]] == ["vicreg", "sigreg", "visreg"], "the reference stays"
+    assert state["open"] == 0 and len(state["runs"]) == 9 and {run["steps"] for run in state["runs"]} == {12}
+    assert all(path.stat().st_mtime_ns == then for path, then in runs.items()), "what is finished is left alone"
+    with pytest.raises(ArtifactError, match="seeds: 3 then, 2 now"):
+        compare(wanted(out), Terminal(as_json=True), perform=Here())
+
+
+def test_added_principles_get_the_passes_that_others_got(tmp_path: Path, wanted: Ask) -> None:
+    out = tmp_path / "c"
+    given = {"equal": "passes", "budget": "20000", "seeds": 1}
+    first = compare(wanted(out, principles="sigreg", **given), Terminal(as_json=True), perform=Here())
+    paces = {"status": "done", "passes_per_step": 60.0, "seconds_per_step": None}
+    here = Here(lambda job: jobs.keep(Path(job.out), paces) if job.kind == "pace" else None)
+    state = compare(wanted(out, principles="sigreg,vicreg", **given), Terminal(as_json=True), perform=here)
+    assert here.done == ["pace pace/vicreg", "run vicreg/seed-0"]
+    steps = {run["principle"]: run["steps"] for run in state["runs"]}
+    assert steps["sigreg"] == first["runs"][0]["steps"]
+    pace = outcome_of(out / "pace" / "sigreg")["passes_per_step"]
+    assert steps["vicreg"] == round(steps["sigreg"] * pace / 60)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, wanted: Ask) -> None:
@@ -286,6 +322,9 @@ def test_many_processes_are_refused(accord: Callable[..., Any], monkeypatch: pyt
         monkeypatch.setenv(name, value)
     outcome = accord("compare", "digits", "--principles", "vicreg,sigreg", "--json")
     assert outcome.code == 2 and outcome.json["error"] == "E278"
+    monkeypatch.setenv("RANK", "1")
+    outcome = accord("compare", "digits", "--principles", "vicreg,sigreg", "--json")
+    assert outcome.code == 2 and outcome.out == outcome.err == "", "one of them speaks"
 
 
 def test_pairs_of_columns_and_no_labels(tmp_path: Path) -> None:

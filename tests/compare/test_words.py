@@ -61,6 +61,14 @@ def test_ties_claim_nothing() -> None:
     assert "Both principles cannot be told apart" in said, "equal to the last digit says nothing of how it varies"
 
 
+def test_retrieval_among_fewer_is_not_ranked() -> None:
+    rows: Rows = {"vicreg": [0.2, 0.21, 0.22], "cvae": [0.8, 0.81, 0.82]}
+    assert best(results(rows, key="recall@1"), "recall@1")[0] == ["cvae"], "a control: it would lead"
+    found = results(rows, key="recall@1", fewer=frozenset({"cvae"}))
+    assert best(found, "recall@1")[0] == ["vicreg"] and pairs(found, "recall@1") == []
+    assert best(results(rows, fewer=frozenset({"cvae"})), "linear")[0] == ["cvae"], "probes are not touched"
+
+
 def test_a_leader_that_is_not_alone() -> None:
     rows = {**CLEAR, "barlow_twins": [0.970, 0.966, 0.975]}
     said = words(results(rows, more={}))

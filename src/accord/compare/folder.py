@@ -1,4 +1,4 @@
-"""The folder of a comparison: one owner at a time, and only the comparison it began as."""
+"""The folder of a comparison: one owner at a time, and only the comparison it began as, which may grow by seeds and principles."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def state_of(out: Path) -> dict[str, Any]:
 
 
 def folder_for(out: Path | None, source: str, settings: Mapping[str, Any]) -> Path:
-    """The folder that was named, or the first of runs/compare-NAME, -2, ... that is free or holds this very comparison."""
+    """The folder that was named, or the first of runs/compare-NAME, -2, ... that is free or holds this comparison or a part of it."""
     if out is not None:
         return out
     stem = f"compare-{kind_of(source) or Path(source.rstrip('/')).stem.strip('*') or 'run'}"
@@ -59,9 +59,29 @@ def folder_for(out: Path | None, source: str, settings: Mapping[str, Any]) -> Pa
 
 def _same(path: Path, settings: Mapping[str, Any]) -> bool:
     try:
-        return bool(state_of(path).get("settings") == _as_json(settings))
+        then = state_of(path).get("settings")
     except ArtifactError:
         return False
+    return then is not None and bool(then == narrowed(_as_json(settings), then))
+
+
+def narrowed(now: Mapping[str, Any], then: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`now` without the seeds and principles that were added since `then`; `now` itself if some were taken away, or another comes first.
+
+    The first principle is what the others are held against.
+    """
+    names, seeds = then.get("principles"), then.get("seeds")
+    if not isinstance(names, list) or not isinstance(seeds, int) or seeds > now["seeds"]:
+        return now
+    if names[:1] != now["principles"][:1] or not set(names) <= set(now["principles"]):
+        return now
+    return {**now, "principles": names, "seeds": seeds, "recipes": {name: now["recipes"][name] for name in names}}
+
+
+def begun(out: Path) -> dict[str, int | None]:
+    """The principles a folder was begun with, in their order, and the steps of their runs where these were settled."""
+    principles = state_of(out).get("principles", []) if out.is_dir() else []
+    return {one["name"]: one["steps"] for one in principles if isinstance(one, dict) and {"name", "steps"} <= set(one)}
 
 
 @contextmanager
@@ -111,7 +131,7 @@ def _require_ours(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _require_same(then: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    old, new = flat(then), flat(now)
+    old, new = flat(then), flat(narrowed(now, then))
     keys = [key for key in [*old, *(k for k in new if k not in old)] if old.get(key) != new.get(key)]
     if keys:
         lines = "; ".join(f"{k}: {_word(old.get(k))} then, {_word(new.get(k))} now" for k in keys[:6])
@@ -119,7 +139,7 @@ def _require_same(then: Mapping[str, Any], now: Mapping[str, Any], out: Path) ->
         raise ArtifactError(
             f"this comparison began with other settings: {lines}{more}",
             where=str(out),
-            help="go on with the settings it began with, or give another --out",
+            help="go on with the settings it began with, seeds and principles may be added, or give another --out",
             code="E480",
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accord import presets_tuning
-from accord.compare.folder import FORMAT, folder_for, opened
+from accord.compare.folder import FORMAT, begun, folder_for, opened
 from accord.compare.job import FINAL, Job, keep, outcome_of
 from accord.compare.plan import (
     FEWEST,
@@ -39,7 +38,6 @@ from accord.report.compare_words import paragraph
 from accord.report.read import View
 from accord.storage import write_json
 from accord.terminal import Terminal
-from accord.train.environment import seat
 from accord.train.settings import flat
 from accord.train.signals import Stop, stop_on_signals
 from accord.verbs import Result, say_data
@@ -57,13 +55,6 @@ def compare(wanted: Wanted, terminal: Terminal, *, perform: Perform = in_process
         Interrupted: by a signal, after what was being done is saved; the same command goes on.
         EnvironmentFault: disk, rights; nothing that is finished is lost.
     """
-    if seat(os.environ) is not None:
-        raise UsageError(
-            "a comparison starts its processes itself, one after the other",
-            where="accord compare",
-            help="run it without torchrun or srun",
-            code="E278",
-        )
     asked, amount = check(wanted)
     found, samples, left_out = recipes(wanted, asked)
     names = tuple(found)
@@ -72,6 +63,9 @@ def compare(wanted: Wanted, terminal: Terminal, *, perform: Perform = in_process
         terminal.say(f"note: {line}")
     settings = _settings(wanted, names, found, samples)
     out = folder_for(wanted.out, wanted.source, settings)
+    if wanted.reference is None:  # what was begun with stays in front
+        names = tuple(dict.fromkeys([*(name for name in begun(out) if name in found), *names]))
+        settings = _settings(wanted, names, found, samples)
     with stop_on_signals() as stop, opened(out, settings):
         comparison = Comparison(wanted, names, amount, found, samples, settings, out, terminal, stop, perform)
         comparison.write()
@@ -117,7 +111,10 @@ class Comparison:
     chosen: dict[str, presets_tuning.Setting] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     known: dict[Path, dict[str, Any]] = field(default_factory=dict)
-    jobs: int = 0
+
+    def __post_init__(self) -> None:
+        """The steps of principles that an earlier command began with stay as they are."""
+        self.steps = {name: steps for name, steps in begun(self.out).items() if steps and name in self.recipes}
 
     @property
     def seeds(self) -> list[int]:
@@ -192,10 +189,11 @@ class Comparison:
         return found
 
     def _measure_pace(self) -> None:
-        """Turns the amount into steps of each principle, where steps or passes are equal."""
+        """Turns the amount into steps of each principle, where steps or passes are equal; principles that are added get what others got."""
         if self.wanted.equal == "seconds":
             return
-        limit = 0.0 if self.amount.seconds is None else max(1.0, PACE_SHARE * self.amount.seconds)
+        settled = dict(self.steps)
+        limit = 0.0 if self.amount.seconds is None or settled else max(1.0, PACE_SHARE * self.amount.seconds)
         seconds: dict[str, float] = {}
         passes: dict[str, float] = {}
         for name in self.names if limit or self.wanted.equal == "passes" else ():
@@ -209,7 +207,11 @@ class Comparison:
                 help="give --equal steps or seconds",
                 code="E277",
             )
-        self.steps = steps_of(self.wanted.equal, self.amount, seconds, passes, self.names)
+        amount = self.amount
+        if settled:
+            name, steps = next(iter(settled.items()))
+            amount = Amount(None, round(steps * (passes[name] if self.wanted.equal == "passes" else 1)))
+        self.steps = {**steps_of(self.wanted.equal, amount, seconds, passes, self.names), **settled}
         least = min(self.steps, key=lambda name: self.steps[name])
         if self.steps[least] < FEWEST:
             raise UsageError(

@@ -172,13 +172,14 @@ def _train(job: Job, recipe: Recipe, samples: Samples, stop: Stop, said: Said) -
             return {"status": "failed", "message": error.message, "remedy": error.help}
     passes = Steps(recipe, samples, divided(recipe, samples)[0]).passes()
     before |= {"passes": None if passes is None else passes * before["steps"]}
+    begin = time.monotonic()
     try:
         _measure(job, recipe, samples, stop)
     except (DataError, AccordError) as error:
         if isinstance(error, Interrupted) or error.code not in ("E400", "E300", "E365"):
             raise
         return {**before, "status": "failed", "message": error.message, "remedy": error.help}
-    return {**before, "status": "done"}
+    return {**before, "status": "done", "measuring_seconds": time.monotonic() - begin}
 
 
 def without_held_out(samples: Samples, recipe: Recipe, held_out: float) -> Samples:

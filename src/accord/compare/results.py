@@ -59,6 +59,7 @@ def run_of(folder: Path, out: Path, principle: str, seed: int) -> dict[str, Any]
         **{key: outcome.get(key) for key in known},
         "parameters": (evaluation.get("model") or {}).get("parameters"),
         "metrics": figures(evaluation),
+        "candidates": (evaluation.get("retrieval") or {}).get("candidates"),
         "curve": curve(folder / "metrics.jsonl"),
         "histogram": (evaluation.get("energy") or {}).get("histogram"),
     }

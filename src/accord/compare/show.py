@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from accord.intervals import Interval
+from accord.intervals import Interval, spread
 from accord.report.compare_numbers import METRICS, Metric, Results, best, means
 from accord.report.compare_read import results_of
 from accord.report.read import View
@@ -21,19 +21,21 @@ def told(outcome: Mapping[str, Any]) -> str:
     if outcome["status"] != "done":
         return f"{outcome['status']}: {outcome.get('message')}"
     if "steps" in outcome:
-        return f"{outcome['steps']:,} steps in {outcome['seconds']:.1f} s"
+        measured = outcome.get("measuring_seconds")
+        then = "" if measured is None else f", measured in {measured:.1f} s, whatever the budget"
+        return f"{outcome['steps']:,} steps in {outcome['seconds']:.1f} s{then}"
     if outcome.get("seconds_per_step"):
         return f"{1 / outcome['seconds_per_step']:.3g} steps/s"
     return "measured"
 
 
 def written(metric: Metric, value: Interval | None) -> str:
-    """A mean and half its interval."""
+    """A mean and half its interval, or how many values there are where they do not give one."""
     if value is None:
         return "-"
     scale, digits = {"percent": (100, 1), "fraction": (1, 3), "number": (1, 1)}[metric.form]
-    half = "" if value.half is None else f" ± {scale * value.half:.{digits}f}"
-    return f"{scale * value.mean:.{digits}f}{half}"
+    half = spread(value, scale=scale, digits=digits)
+    return f"{scale * value.mean:.{digits}f} {half if half.startswith('±') else f'({half})' * bool(half)}".rstrip()
 
 
 def show(state: Mapping[str, Any], terminal: Terminal) -> None:

@@ -1,4 +1,4 @@
-r"""Find the other view: y_i is ranked among all y_j by F(x_i, y_j), lowest first."""
+r"""Find the y that belongs to x: y_i is ranked among all y_j by F(x_i, y_j), lowest first."""
 
 from __future__ import annotations
 

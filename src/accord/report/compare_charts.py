@@ -104,7 +104,7 @@ def _in_words(metric: Metric, values: Sequence[float]) -> str:
         return "without figures"
     mean, half, n = interval(values)
     scale = 100 if metric.form == "percent" else 1
-    width = "" if half is None else f" ± {figure(scale * half)}"
+    width = "" if not half or n == 2 else f" ± {figure(scale * half)}"
     return f"{written(metric, mean)}{width}, {n} seed{'s' * (n != 1)}"
 
 

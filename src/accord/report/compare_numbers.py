@@ -76,6 +76,7 @@ METRICS = (
 )
 BY_KEY = {metric.key: metric for metric in METRICS}
 PROBES = ("linear", "few_label", "knn")
+RETRIEVAL = ("recall@1", "recall@10")
 Values = dict[str, dict[str, dict[int, float]]]
 """metric -> row -> seed -> value."""
 
@@ -87,7 +88,8 @@ class Results:
     principles: the reference first. seeds: of the runs. values: what is there. failed: of a principle, how its runs that have no
     figures ended, and how many. collapsed: of a principle, the verdicts on runs that have figures. amount: what each run got, in
     words. open: runs that are still to come. other_pairs: principles whose pairs are not those of the reference, so that their energies
-    and ranks are of other questions. held_against: the reference, if a user chose it before anything was measured.
+    and ranks are of other questions. fewer: principles whose retrieval was measured among fewer y than that of others, which is easier.
+    held_against: the reference, if a user chose it before anything was measured.
     """
 
     principles: Sequence[str]
@@ -99,6 +101,7 @@ class Results:
     open: int = 0
     other_pairs: frozenset[str] = frozenset()
     held_against: str | None = None
+    fewer: frozenset[str] = frozenset()
 
     def of(self, metric: str, row: str) -> list[float]:
         """The values of a row, in the order of seeds."""
@@ -108,7 +111,7 @@ class Results:
         """Whether a row can be held against others: it has a value for every seed (a mean over those that did not fail would flatter),
         and, where energies are measured, of the same pairs.
         """
-        if row in self.other_pairs and metric not in PROBES:
+        if (row in self.other_pairs and metric not in PROBES) or (row in self.fewer and metric in RETRIEVAL):
             return False
         return set(self.seeds) <= set(self.values.get(metric, {}).get(row, {}))
 

@@ -8,7 +8,7 @@ from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 
-from accord.intervals import Interval
+from accord.intervals import Interval, spread
 from accord.report.charts import Html, duration, figure, fraction, histogram, join, percent, tag
 from accord.report.compare_charts import BASELINES, Curve, dots, learning, style_of, written
 from accord.report.compare_numbers import METRICS, Metric, Pair, Results, against, best, means
@@ -23,8 +23,9 @@ from accord.storage import replace_file
 
 PAGE = "compare.html"
 LEADS = {
-    "table": "Mean over seeds ± half of the 95 % interval. ✓ marks a principle that is better than every other; ≈ marks the highest mean "
-    "and those that cannot be told from it. Nothing is marked where one seed leaves no interval.",
+    "table": "Mean over seeds ± half of the 95 % interval, or n where two seeds, or equal ones, do not tell how far it is off. ✓ marks "
+    "a principle that is better than every other; ≈ marks the highest mean and those that cannot be told from it. Nothing is marked where "
+    "one seed leaves no interval.",
     "dots": "Large dots are means, small ones seeds, whiskers 95 % intervals; a whisker without an end goes on beyond the picture. Dashed "
     "lines need no training. Two intervals that overlap may still differ: the seeds are paired, which the table of differences uses.",
     "differences": "Each principle minus the reference, paired over seeds, with the 95 % interval of that difference alone. "
@@ -179,7 +180,7 @@ def cell(metric: Metric, value: Interval | None, sign: str = "") -> Html:
     if value is None:
         return tag("span", "–")
     scale, digits = {"percent": (100, 1), "fraction": (1, 3), "number": (1, 1)}[metric.form]
-    half = None if value.half is None else tag("small", f"± {scale * value.half:.{digits}f}")
+    half = tag("small", width) if (width := spread(value, scale=scale, digits=digits)) else None
     text = written(metric, value.mean)
     return tag("span", tag("b", f"{sign} {text}") if sign else text, half)
 
@@ -223,8 +224,7 @@ def differences(results: Results) -> Html | None:
 
 def held_against(metric: Metric, pair: Pair) -> Html:
     """A difference, half its interval, and p."""
-    text, _, half = gap(metric, pair.difference).removesuffix(" points").partition(" ± ")
-    more = [f"± {half}"] if half else []
+    text, *more = re.split(r" (?=±)|, ", gap(metric, pair.difference).replace(" points", ""))
     more += [] if pair.holm is None else [f"p {pair.holm:.2g}"]
     shown = tag("b", f"● {text}") if pair.differs else text
     return tag("span", shown, *(tag("small", line) for line in more))

@@ -72,6 +72,7 @@ def results_of(view: View) -> Results:
         sum(required(run, "status") in UNFINISHED for run in runs),
         other_pairs(view),
         view.text("held_against"),
+        fewer(view),
     )
 
 
@@ -105,6 +106,13 @@ def other_pairs(view: View) -> frozenset[str]:
     return frozenset(required(one, "name") for one in view.views("principles") if differs(one, "pairing."))
 
 
+def fewer(view: View) -> frozenset[str]:
+    """Principles whose retrieval was measured among fewer y than that of others."""
+    counts = {required(run, "principle"): run.number("candidates") for run in view.views("runs")}
+    most = max((count for count in counts.values() if count is not None), default=0)
+    return frozenset(name for name, count in counts.items() if count is not None and count < most)
+
+
 def differs(principle: View, part: str) -> bool:
     """Whether a part of the recipe of a principle is not that of the reference."""
     return any(key.startswith(part) for key in principle.view("differs").values)
@@ -122,4 +130,9 @@ def unlike(view: View) -> list[str]:
                 f"{named(required(one, 'name'))} uses {' and '.join(what)} than {named(required(principles[0], 'name'))}: what differs is "
                 f"not the principle alone.{rest}"
             )
+    few = [named(name) or name for name in sorted(fewer(view))]
+    if few:
+        said.append(
+            f"Retrieval by {', '.join(few)} was measured among fewer y, for each pair is dear there, and is not ranked."
+        )
     return said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from accord.intervals import Difference, interval
+from accord.intervals import Difference, interval, spread
 from accord.report.charts import figure, fraction, minus, percent
 from accord.report.compare_numbers import (
     BY_KEY,
@@ -49,10 +49,11 @@ def value(metric: Metric, number: float) -> str:
 
 
 def gap(metric: Metric, found: Difference) -> str:
-    """A difference and half its interval: "2.1 ± 0.8 points"."""
+    """A difference and half its interval, "2.1 ± 0.8 points", or how many pairs it is of, "2.1 points, n = 2"."""
     scale, digits, unit = {"percent": (100, 1, " points"), "fraction": (1, 3, ""), "number": (1, 1, "")}[metric.form]
-    half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
-    return minus(f"{scale * found.mean:.{digits}f}{half}{unit}")
+    half = spread(found, scale=scale, digits=digits)
+    width, count = (f" {half}", "") if half.startswith("±") else ("", f", {half}" * bool(half))
+    return minus(f"{scale * found.mean:.{digits}f}{width}{unit}{count}")
 
 
 def paragraph(results: Results, shares: Mapping[str, float] | None = None, unlike: Sequence[str] = ()) -> list[str]:

@@ -270,7 +270,7 @@ def bin_counts(counts: View, key: str, edges: Sequence[float]) -> list[float]:
 
 
 def retrieval(run: Run) -> Html | None:
-    """Finding the other view of a sample by its energy."""
+    """Finding the y that belongs to x by its energy."""
     view = run.evaluation.view("retrieval")
     candidates = view.number("candidates")
     if not view or not candidates or candidates < 1:
@@ -282,8 +282,8 @@ def retrieval(run: Run) -> Html | None:
     rows.append(["Its place, median", figure(view.number("median_rank")), figure((candidates + 1) / 2)])
     rows.append(["Mean of 1 / place", fraction(view.number("mrr")), ""])
     text = (
-        f"Given one view, all {figure(candidates)} candidates are put in order of energy. "
-        "How near the front is the other view of the same sample?"
+        f"Given x (one view, say), all {figure(candidates)} candidates for y are put in order of energy. "
+        "How near the front is the one that belongs to x (the other view of the same sample)?"
     )
     return panel("Retrieval by energy", text, table(["", "Here", "By chance"], rows))
 

@@ -96,7 +96,7 @@ WARNINGS = {
 HEADLINE = {
     "few labels": "Held-out samples classified right by a simple classifier that saw only {per_class} labels per class.",
     "auroc": "How often a random pair has a higher energy than a pair that belongs together.",
-    "retrieval": "How often the other view of a sample has the lowest energy of all {candidates} candidates.",
+    "retrieval": "How often the y that belongs to x (the other view of a sample, say) has the lowest energy of all {candidates}.",
     "rank": "About how many dimensions the embeddings really use. Near 1 would be a collapse.",
 }
 

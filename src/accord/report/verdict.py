@@ -161,7 +161,7 @@ def separation(run: Run) -> Figure | None:
 
 
 def found_again(run: Run) -> Figure | None:
-    """How often the other view comes first."""
+    """How often the right y comes first."""
     view = run.evaluation.view("retrieval")
     first, candidates = view.number("recall@1"), view.number("candidates")
     if first is None:

@@ -30,6 +30,7 @@ from accord.errors import Diverged
 from accord.model.density import Density
 from accord.model.energy import cosine
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.variational import Variational
 from accord.train.device import Device
 from accord.train.trend import SMALL, lost
 
@@ -149,7 +150,9 @@ class Probe:
 
 
 def shifts_of(model: JointEmbedding) -> int:
-    """Mismatched pairs per sample; one where each pair takes a network, or looking would take longer than training."""
+    """Mismatched pairs per sample; one where each pair takes a network or a decoder, or looking would take longer than training."""
+    if isinstance(model.minimizer, Variational):
+        return 1
     return 1 if isinstance(model.cost, Density) and model.cost.network else SHIFTS
 
 
