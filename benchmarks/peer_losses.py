@@ -19,7 +19,8 @@ from torch import Tensor
 from accord.objective.principles import barlow_twins, vicreg
 from accord.objective.slices import directions
 from losses import Loss, forward_backward, frozen_sigreg, shipped
-from peer_loops import declare_operators
+from peer_eb_jepa import KNOTS, lambda_of, official_vicreg
+from peer_setting import declare_operators
 
 N, DIMS = 256, (512, 2048)
 SLICES = 1024
@@ -33,6 +34,21 @@ def barlow64(x: Tensor, y: Tensor) -> Tensor:
     c = u.T @ v / len(x)
     diagonal = c.diagonal()
     return (1 - diagonal).square().sum() + 0.005 * (c.square().sum() - diagonal.square().sum())
+
+
+def sigreg64(x: Tensor, y: Tensor) -> Tensor:
+    """SIGReg in float64, with accord's slices and weights and EB-JEPA's quadrature, which is coarser."""
+    a = directions(x.shape[1], SLICES, 0).double()
+    t = torch.linspace(-3, 3, KNOTS, dtype=torch.float64)
+    gauss = torch.exp(-(t**2) / 2)
+
+    def statistic(s: Tensor) -> Tensor:
+        phase = (s.double() @ a)[..., None] * t
+        distance = (phase.cos().mean(0) - gauss).square() + phase.sin().mean(0).square()
+        return len(s) * torch.trapezoid(distance * gauss, t).mean()
+
+    inv = (x.double() - y.double()).square().mean() / 4
+    return (1 - SHARE) * inv + SHARE * (statistic(x) + statistic(y)) / 2
 
 
 class Case(NamedTuple):
@@ -103,7 +119,31 @@ def spt_cases(_dim: int) -> list[Case]:
     ]
 
 
-CASES = {"lightly": lightly_cases, "spt": spt_cases}
+def eb_jepa_cases(dim: int) -> list[Case]:
+    from eb_jepa.losses import BCS, VICRegLoss
+
+    official, statistic = official_vicreg(VICRegLoss, dim), BCS(num_slices=SLICES, lmbd=lambda_of(SHARE, N))
+
+    def vicreg(x: Tensor, y: Tensor) -> Tensor:
+        return official(x, y)["loss"]
+
+    def sigreg(x: Tensor, y: Tensor) -> Tensor:
+        statistic.step = 0
+        return (1 - SHARE) / 4 * statistic(x, y)["loss"]
+
+    return [
+        Case("VICReg", "eb-jepa", vicreg, "25 x its own with weights 0.5 and (d-1)/25"),
+        Case(
+            "SIGReg",
+            "eb-jepa",
+            sigreg,
+            f"(1-w)/4 x its own with lambda 4wn/(1-w), w = {SHARE:g}; float64 formula with its {KNOTS} knots on [-3, 3]",
+            sigreg64,
+        ),
+    ]
+
+
+CASES = {"lightly": lightly_cases, "spt": spt_cases, "eb-jepa": eb_jepa_cases}
 
 
 def inputs(dim: int) -> tuple[Tensor, Tensor]:

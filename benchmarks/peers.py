@@ -1,38 +1,34 @@
-"""accord beside lightly and stable-pretraining: same encoder, weights, data, batch, optimiser, schedule, threads and seconds.
+"""accord beside lightly, stable-pretraining and EB-JEPA: same encoder, weights, data, batch, optimiser, schedule, threads and seconds.
 
-    python benchmarks/peers.py TRAIN.parquet TEST.parquet [--threads 2] [--seconds 20] [--repeats 3] [--out peers.json]
+    python benchmarks/peers.py TRAIN.parquet TEST.parquet [--eb-jepa CLONE] [--threads 2] [--seconds 20] [--repeats 3] [--out peers.json]
 
-The peers are installed into an environment of their own (build/peers). Each run is a process of its own; those that are compared take
-turns. A peer trains by the loop, transforms and loader of its own example, with the number of workers that is best for it. Speed is
-in samples, of two views each, per second after the first tenth of a run; memory is the largest proportional set size of all its
-processes together. Accuracy is that of one linear probe for all, on rows that no training has seen. accord trains on views of half
-size by default: what that alone does is seen where both sides train on views of one size.
+The peers are installed into an environment of their own (build/peers). EB-JEPA has no release: it takes part where --eb-jepa names a
+clone of https://github.com/facebookresearch/eb_jepa, and its files are imported from there. Each run is a process of its own; those
+that are compared take turns. A peer trains by the loop, transforms and loader of its own example, with the number of workers that is
+best for it. Speed is in samples, of two views each, per second after the first tenth of a run; memory is the largest proportional set
+size of all its processes together. Accuracy is that of one linear probe for all, on rows that no training has seen. accord trains on
+views of half size by default: what that alone does is seen where both sides train on views of one size.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-BASE = ["torchvision==0.28.0"]
-"""What both peers need; it fixes the release of torch as well. Its wheel is for CUDA: see `peer_loops.declare_operators`."""
-PEERS = {"lightly": "lightly==1.6.0", "spt": "stable-pretraining==0.1.8"}
-NOT_RUN = {
-    "EB-JEPA": "has no package release, and its repository was not at hand. For orientation its authors' figures, CIFAR-10, ResNet-18, "
-    "300 epochs, on a GPU: VICReg 90.1 %, SIGReg 91.0 % (arXiv:2602.03604)",
-    "solo-learn": "1.0.2 needs torch 1.9.1, which this Python has no build of",
-}
+from peer_place import PEERS, ROOT, Place, digest, install, version_of
+
+NOT_RUN = {"solo-learn": "1.0.2 needs torch 1.9.1, which this Python has no build of"}
+NO_CLONE = (
+    "takes part with --eb-jepa FOLDER, a clone of https://github.com/facebookresearch/eb_jepa. For orientation its authors' figures, "
+    "CIFAR-10, ResNet-18, 300 epochs, on a GPU: VICReg 90.1 %, SIGReg 91.0 % (arXiv:2602.03604)"
+)
 
 
 class Arm(NamedTuple):
@@ -45,89 +41,8 @@ class Arm(NamedTuple):
         return f"{self.loop} {self.size} px"
 
 
-ARMS = [Arm("accord", 16), Arm("accord", 32), Arm("lightly", 32), Arm("lightly", 16), Arm("spt", 32), Arm("spt", 16)]
+ARMS = [Arm("accord", 16), Arm("accord", 32), *(Arm(peer, size) for peer in PEERS for size in (32, 16))]
 PAIRS = [(a, b) for a in ARMS for b in ARMS if a.loop == "accord" != b.loop and a.size <= b.size]
-
-
-# --- processes ---
-
-
-class Place(NamedTuple):
-    """Where children run and what they may use."""
-
-    python: Path
-    data: Path
-    threads: int
-
-    def environment(self) -> dict[str, str]:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
-        return {**os.environ, **threads, "PYTHONPATH": str(ROOT / "src"), "SPT_CACHE_DIR": str(self.data / "spt")}
-
-    def child(self, script: str, job: dict[str, Any]) -> tuple[Any, float]:
-        """What a job found, and the largest memory its processes had together, bytes."""
-        result = self.data / "result.json"
-        result.unlink(missing_ok=True)
-        described = json.dumps({**job, "threads": self.threads, "result": str(result)})
-        peak = self.watched([str(self.python), str(ROOT / "benchmarks" / script), described])
-        return json.loads(result.read_text()), peak
-
-    def watched(self, command: list[str]) -> float:
-        """Runs a command to its end and returns the largest memory seen.
-
-        Raises:
-            RuntimeError: with the last line it wrote, if it failed.
-        """
-        log = self.data / "log.txt"
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                command, stdout=out, stderr=out, env=self.environment(), cwd=self.data, start_new_session=True
-            )
-            peak = 0.0
-            while process.poll() is None:
-                peak = max(peak, memory_of_session(process.pid))
-                time.sleep(1)
-        if process.returncode:
-            lines = log.read_text().strip().splitlines()
-            raise RuntimeError(lines[-1] if lines else f"exit {process.returncode}")
-        return peak
-
-
-def memory_of_session(leader: int) -> float:
-    """Proportional set size of all processes of a session, bytes: what is shared counts once."""
-    total = 0.0
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(entry.name)) == leader:
-                lines = (entry / "smaps_rollup").read_text().splitlines()
-                total += sum(1024 * float(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        except (OSError, ValueError):
-            continue
-    return total
-
-
-def install(venv: Path) -> dict[str, str]:
-    """Makes the environment if there is none, and says of each peer which version it has, or why there is none."""
-    python = venv / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([*pip, "--upgrade", "pip"], check=True)
-        subprocess.run([*pip, "--editable", str(ROOT), *BASE], check=True)
-    found = {}
-    for loop, wanted in PEERS.items():
-        name, version = wanted.split("==")
-        if version_of(python, name) != version:
-            done = subprocess.run([*pip, wanted, *BASE], check=False, capture_output=True, text=True)
-            if done.returncode:
-                found[loop] = f"could not be installed: {(done.stderr.strip() or '?').splitlines()[-1]}"
-                continue
-        found[loop] = f"{name} {version}"
-    return found
-
-
-def version_of(python: Path, name: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    return subprocess.run([str(python), "-c", code], check=False, capture_output=True, text=True).stdout.strip()
 
 
 # --- one run ---
@@ -312,7 +227,7 @@ def table(bench: Bench) -> None:
             if row[f"points_in_equal_{name}"]
         ]
         print(f"{row['ours']} against {row['peer']}: {faster}; {'; equal '.join(['', *points])[2:]}")
-    for name, why in {**bench.found["peers"], **NOT_RUN}.items():
+    for name, why in {**bench.found["peers"], **bench.found["not_run"]}.items():
         print(f"{name}: {why}")
 
 
@@ -343,6 +258,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path, help="images and labels, as accord reads them")
     parser.add_argument("test", type=Path)
+    parser.add_argument("--eb-jepa", type=Path, metavar="CLONE", help="a clone of EB-JEPA; without it, it is left out")
     parser.add_argument("--venv", type=Path, default=ROOT / "build" / "peers")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "peers-data", help="decoded images, weights")
     parser.add_argument("--threads", type=int, default=2)
@@ -360,18 +276,28 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", help="for example 'accord 16 px' 'lightly 32 px'; by default all")
     parser.add_argument("--parts", nargs="+", default=["train", "losses"], choices=["train", "losses"])
     parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    options = parser.parse_args()
+    try:
+        options.version = None if options.eb_jepa is None else digest(options.eb_jepa)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    if options.eb_jepa is None and any(arm.startswith("eb-jepa") for arm in options.arms or []):
+        parser.error(f"EB-JEPA {NO_CLONE}")
+    return options
 
 
 def main() -> None:
     options = parsed()
-    found = install(options.venv)
+    left_out = {"eb-jepa"} if options.eb_jepa is None else set()
+    found = install(options.venv, [loop for loop in PEERS if loop not in left_out])
     options.data.mkdir(parents=True, exist_ok=True)
-    place = Place(options.venv.resolve() / "bin" / "python", options.data.resolve(), options.threads)
-    missing = [loop for loop, what in found.items() if what.startswith("could not")]
-    arms = [a for a in ARMS if a.loop not in missing and (not options.arms or str(a) in options.arms)]
+    clone = None if options.eb_jepa is None else options.eb_jepa.resolve()
+    place = Place(options.venv.resolve() / "bin" / "python", options.data.resolve(), options.threads, clone)
+    left_out |= {loop for loop, what in found.items() if what.startswith("could not")}
+    arms = [a for a in ARMS if a.loop not in left_out and (not options.arms or str(a) in options.arms)]
     bench = Bench(options, place, arms)
-    bench.found["peers"] = found
+    bench.found |= {"peers": found, "not_run": NOT_RUN if clone else {"EB-JEPA": NO_CLONE, **NOT_RUN}}
+    bench.found["eb_jepa_files"] = options.version
     if "losses" in options.parts:
         bench.losses()
         show_losses(bench.found["losses"])
@@ -391,7 +317,7 @@ def main() -> None:
             "threads": options.threads,
             "torch": version_of(place.python, "torch"),
         }
-        report = {"format": 1, **machine, "seconds": options.seconds, "not_run": NOT_RUN, **bench.found}
+        report = {"format": 1, **machine, "seconds": options.seconds, **bench.found}
         options.out.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     require_agreement(bench.found.get("losses", []))
 
