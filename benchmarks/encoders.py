@@ -154,7 +154,13 @@ def series(data: Path, seeds: int) -> None:
 
 def sound(data: Path, seeds: int) -> None:
     tasks = spoken(data, seeds)
-    report("fsdd, LogMel and SeriesConv", lambda: nn.Sequential(LogMel(8000), SeriesConv(40)), tasks, steps=600)
+    for centre in (False, True):
+        report(
+            f"fsdd, LogMel and SeriesConv, centre {centre}",
+            lambda c=centre: nn.Sequential(LogMel(8000, centre=c), SeriesConv(40, width=32, blocks=3, stride=2)),
+            tasks,
+            steps=200,
+        )
 
 
 def rows(data: Path, seeds: int) -> None:

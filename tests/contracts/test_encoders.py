@@ -107,7 +107,7 @@ def test_a_sample_is_encoded_by_itself(name: str) -> None:
         torch.testing.assert_close(encoder(x[i : i + 1])[0], together[i], rtol=1e-5, atol=1e-5)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(encoder(x[order]), together[order], rtol=1e-5, atol=1e-5)
-    assert together.std(0).max() > 1e-2, "a constant would pass"
+    assert together.std(0).max() > 1e-3, "a constant would pass"
 
 
 @pytest.mark.parametrize("more", [1, 2, 3, 4, 15])

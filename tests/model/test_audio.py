@@ -108,6 +108,18 @@ def test_silence_short_sounds_and_no_sound() -> None:
     assert bool(torch.isnan(layer(torch.full((1, 300, 1), math.nan))).all())
 
 
+def test_centred_bands_do_not_know_what_is_common_to_all_frames() -> None:
+    x = noise(3, 1000, 1)
+    x[1, 600:], x[2] = math.nan, math.nan
+    plain, centred = LogMel(8000, floor=1e-9), LogMel(8000, floor=1e-9, centre=True)
+    means = centred(x).nanmean(1)
+    torch.testing.assert_close(means[:2], torch.zeros(2, 40), rtol=0, atol=1e-5)
+    assert bool(torch.isnan(means[2]).all())
+    torch.testing.assert_close(centred(5 * x), centred(x), rtol=1e-4, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(centred(x)[0].diff(dim=0), plain(x)[0].diff(dim=0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(centred(x[1:2, :600]), centred(x)[1:2, :6])
+
+
 def test_refusals() -> None:
     with pytest.raises(UsageError, match=r"of 128 mel bands hold no frequency[\s\S]*fewer bands"):
         LogMel(8000, mels=128)
@@ -129,7 +141,7 @@ def test_spoken_digits(data: Path) -> None:
     x = torch.full((8, max(map(len, sounds)), 1), math.nan)
     for i, sound in enumerate(sounds):
         x[i, : len(sound), 0] = torch.from_numpy(sound)
-    layer = LogMel(8000)
+    layer = LogMel(8000, floor=1e-5)
     frames = layer(x)
     for i, sound in enumerate(sounds):
         made = 1 + (len(sound) - 200) // 80

@@ -30,7 +30,10 @@ class LogMel(nn.Module):
         mels: number of bands.
         window: seconds of a frame.
         hop: seconds from one frame to the next.
-        floor: epsilon, added before the logarithm: what is much weaker than this power is silence.
+        floor: epsilon, added before the logarithm: what is much weaker than this power is silence. The default is for waveforms of
+            variance 1, with `Standardize` before: 20 dB below their mean power. For waveforms as they are it has to be far less.
+        centre: subtract from each band its mean over the frames of the sound (Atal 1974, doi:10.1121/1.1914702): what voice, microphone
+            and loudness add to every frame is gone, and so is all else that does not change.
 
     Raises:
         UsageError: numbers that are not positive, or bands so narrow that one holds no frequency; when called, another shape.
@@ -41,9 +44,19 @@ class LogMel(nn.Module):
     taper: Tensor
     weights: Tensor
 
-    def __init__(self, rate: int, *, mels: int = 40, window: float = 0.025, hop: float = 0.010, floor: float = 1e-5):
+    def __init__(
+        self,
+        rate: int,
+        *,
+        mels: int = 40,
+        window: float = 0.025,
+        hop: float = 0.010,
+        floor: float = 1e-2,
+        centre: bool = False,
+    ):
         super().__init__()
-        self.window, self.hop, self.mels, self.floor = round(rate * window), round(rate * hop), mels, floor
+        self.window, self.hop, self.mels = round(rate * window), round(rate * hop), mels
+        self.floor, self.centre = floor, centre
         if min(self.window - 1, self.hop, mels, floor) <= 0:
             raise UsageError(
                 f"a window of {self.window} steps, a hop of {self.hop}, {mels} bands and a floor of {floor} make no frames",
@@ -66,7 +79,8 @@ class LogMel(nn.Module):
         parts = known.unfold(1, self.window, self.hop)
         made = parts.all(2)
         made[:, 0] = parts[:, 0].any(1)
-        return torch.where(made[..., None], (bands + self.floor).log(), torch.nan)
+        frames = torch.where(made[..., None], (bands + self.floor).log(), torch.nan)
+        return frames - frames.nanmean(1, keepdim=True) if self.centre else frames
 
     def power(self, wave: Float[Tensor, "batch step"]) -> Float[Tensor, "batch frame frequency"]:
         """The power spectra of the frames, at 0 to rate / 2."""

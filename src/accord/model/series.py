@@ -54,7 +54,7 @@ class ResidualDilated(nn.Module):
 class SeriesConv(nn.Module):
     """Residual dilated convolutions over the steps of a series, then mean and maximum: (batch, step, channel) to (batch, feature_dim).
 
-    Beside each channel a second one says where it is observed. Block i has dilation 2^i: a step sees about 2 * kernel * 2^blocks
+    Beside each channel a second one says where it is observed. Block i has dilation 2^i: a step sees about 2 (kernel - 1) 2^blocks
     steps around it, times the stride. Every norm is of one step by itself, so that training, too, sees no padding. As in TCN (Bai, Kolter,
     Koltun 2018, arXiv:1803.01271) but not causal, and in the order norm, activation, convolution (He et al. 2016, arXiv:1603.05027).
 

@@ -39,15 +39,16 @@ class ByteNGrams(nn.Module):
         self,
         *,
         sizes: Sequence[int] = (1, 2, 3, 4, 5),
-        buckets: int = 16384,
-        width: int = 128,
+        buckets: int = 8192,
+        width: int = 64,
         hidden: tuple[int, ...] = (256,),
     ):
         super().__init__()
         if not sizes or min(*sizes, buckets, width) < 1:
             raise UsageError(f"sizes, buckets and width must be positive, got {tuple(sizes)}, {buckets}, {width}")
         self.sizes = tuple(sizes)
-        self.embedding = nn.Parameter(torch.randn(buckets, width))
+        # Small, for the steps of an optimiser like Adam do not grow with it: rows of size 1 hardly move, and rare n-grams stay noise.
+        self.embedding = nn.Parameter(0.02 * torch.randn(buckets, width))
         self.mlp = MLP(width, hidden)
         self.feature_dim = self.mlp.feature_dim
 
