@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from accord.data.synthetic import Jump as Jump
     from accord.data.synthetic import Torus as Torus
     from accord.errors import AccordError as AccordError
+    from accord.evaluate.search import Found as Found
+    from accord.evaluate.search import search as search
     from accord.model.amortize import Amortize as Amortize
     from accord.model.amortize import Recognition as Recognition
     from accord.model.audio import LogMel as LogMel
@@ -171,6 +173,7 @@ _NAMES = {
     "accord.data.sources": "check_source open_source",
     "accord.data.synthetic": "Ellipse Forks Jump Torus",
     "accord.errors": "AccordError",
+    "accord.evaluate.search": "Found search",
     "accord.model.amortize": "Amortize Recognition",
     "accord.model.audio": "LogMel",
     "accord.model.batch_norm": "BatchNorm1d BatchNorm2d",
@@ -254,6 +257,7 @@ __all__ = [
     "FlowDensity",
     "FlowMatchingDensity",
     "Forks",
+    "Found",
     "Gaussian",
     "GaussianDensity",
     "GaussianWalk",
@@ -341,6 +345,7 @@ __all__ = [
     "resnet50",
     "restoring",
     "score_matching",
+    "search",
     "siamese",
     "siglip",
     "sigreg",

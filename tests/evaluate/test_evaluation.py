@@ -104,7 +104,8 @@ def test_every_key_of_the_schema_is_there(run: tuple[dict[str, Any], Path]) -> N
         row = found["probes"][name]
         assert 0.5 < row["few_label"]["mean"] < row["linear"] <= 1 and 0.8 < row["knn"] <= 1
         assert row["few_label"]["per_class"] == 10 and row["few_label"]["draws"] == 20
-    assert set(found["retrieval"]) == {"recall@1", "recall@5", "recall@10", "median_rank", "mrr", "candidates"}
+    figures = {"recall@1", "recall@5", "recall@10", "median_rank", "mrr", "candidates", "class_map"}
+    assert set(found["retrieval"]) == {*figures, "reverse"} and set(found["retrieval"]["reverse"]) == figures
     assert set(found["energy"]) == {"matched", "ladder", "histogram"}
     for row in found["energy"]["ladder"].values():
         assert set(row) == {"mean", "std", "gap", "auroc", "d_prime"} and 0 <= row["auroc"] <= 1

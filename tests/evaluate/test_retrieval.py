@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 from accord.evaluate import energy, retrieval
 from accord.evaluate.features import Embedded
@@ -79,6 +80,57 @@ def test_chance_is_where_it_should_be(build: Build) -> None:
     ranks = retrieval.ranks(build(), embedded(randn(500, 16), randn(500, 16, seed=1)), unique(500))
     found = retrieval.summary(ranks)
     assert abs(found["median_rank"] - 250) < 50 and found["recall@10"] < 0.06
+
+
+@pytest.mark.parametrize("elements", [100, 1 << 22])
+def test_x_is_found_for_y_by_the_columns(build: Build, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few elements the energies are made block by block, twice; otherwise they are kept."""
+    monkeypatch.setattr(energy, "ELEMENTS", elements)
+    monkeypatch.setattr(retrieval, "ELEMENTS", elements)
+    s_x = randn(50, 3)
+    s_y = s_x + 0.8 * randn(50, 3, seed=1)
+    energies = (s_x.double()[:, None] - s_y.double()).square().mean(-1)
+    columns = [1 + sum(energies[i, j] <= energies[j, j] for i in range(50) if i != j) for j in range(50)]
+    found = retrieval.evaluated(build(), embedded(s_x, s_y), unique(50))
+    assert found["reverse"] == {**retrieval.summary(torch.tensor(columns)), "class_map": None}
+    rows = retrieval.ranks(build(), embedded(s_x, s_y), unique(50))
+    assert found["recall@1"] == retrieval.summary(rows)["recall@1"] and rows.tolist() != columns
+
+
+@pytest.mark.parametrize("elements", [100, 1 << 22])
+def test_class_precision_is_that_of_scikit_learn(build: Build, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "ELEMENTS", elements)
+    monkeypatch.setattr(retrieval, "ELEMENTS", elements)
+    label = np.arange(60) % 4 - 1  # a quarter has no label
+    s_x = randn(60, 3)
+    s_y = s_x + torch.from_numpy(label)[:, None] + 0.5 * randn(60, 3, seed=1)
+    energies = (s_x.double()[:, None] - s_y.double()).square().mean(-1)
+    known = np.flatnonzero(label >= 0)
+    forward, reverse = [
+        np.mean([average_precision_score(label[known] == label[i], -table[i, known]) for i in known])
+        for table in (energies.numpy(), energies.numpy().T)
+    ]
+    found = retrieval.evaluated(build(), embedded(s_x, s_y), unique(60), label)
+    assert found["class_map"] == pytest.approx(forward, abs=1e-9)
+    assert found["reverse"]["class_map"] == pytest.approx(reverse, abs=1e-9)  # type: ignore[index]
+    assert abs(forward - reverse) > 0.01, "the two directions differ"
+
+
+def test_average_precision_with_ties_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    energies, relevant = rng.integers(0, 6, (200, 15)).astype(float), rng.random((200, 15)) < 0.3
+    relevant[:, 0] |= ~relevant.any(1)
+    found = retrieval.average_precision(torch.from_numpy(energies), torch.from_numpy(relevant))
+    expected = [average_precision_score(r, -e) for e, r in zip(energies, relevant, strict=True)]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_class_precision_of_a_constant_energy_is_chance(build: Build) -> None:
+    label = np.arange(90) % 3
+    constant = torch.ones(90, 4)
+    found = retrieval.evaluated(build(), embedded(constant, constant), unique(90), label)
+    assert found["class_map"] == pytest.approx(1 / 3) and found["reverse"]["class_map"] == pytest.approx(1 / 3)  # type: ignore[index]
+    assert retrieval.evaluated(build(), embedded(constant, constant), unique(90), label * 0)["class_map"] is None
 
 
 def test_summary_by_hand() -> None:

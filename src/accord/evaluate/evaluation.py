@@ -151,7 +151,8 @@ def _measure(
         rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
         found["energy"] = energy.summary(rungs)
     with work.stage("retrieval"):
-        found["retrieval"] = retrieval.summary(retrieval.ranks(model, embedded, content, stop=work.stop))
+        labels = None if samples.labels is None else samples.labels[pairs]
+        found["retrieval"] = retrieval.evaluated(model, embedded, content, labels, stop=work.stop)
     with work.stage("collapse"):
         found["collapse"] = _collapse(work, features, embedded, rungs)
     with work.stage("latent"):

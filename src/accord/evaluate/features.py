@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -43,6 +44,21 @@ class Embedded(NamedTuple):
     s_y: Tensor
     s_y_damaged: Tensor
     action: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class OneSide:
+    """Embeddings of x or of y, (n, dim) on the CPU, and of x the actions, (n, action), if there are any."""
+
+    embedding: Tensor
+    action: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    def part(self, rows: slice | Tensor) -> OneSide:
+        """That of some rows; of a tensor of places with more axes, embeddings with as many."""
+        return OneSide(self.embedding[rows], None if self.action is None else self.action[rows])
 
 
 @contextmanager
@@ -179,6 +195,30 @@ def embed_plain(
             if pair.action is not None:
                 actions.append(pair.action.cpu())
     return torch.cat(s_x)[:n], torch.cat(s_y)[:n], torch.cat(actions)[:n] if actions else None
+
+
+def embed_side(
+    model: JointEmbedding,
+    samples: Samples,
+    index: np.ndarray,
+    pairing: Pairing,
+    side: Literal["x", "y"],
+    *,
+    batch_size: int = BATCH,
+    stop: Stop = never,
+) -> OneSide:
+    """One side of what `embed_plain` gives: s_x with the actions, or s_y; rows may be not finite."""
+    found, actions, n = [], [], len(index)
+    with evaluating(model) as device:
+        for rows in read(samples, index, device, batch_size) if n else [_blank(samples, device)]:
+            stop()
+            both = Originals(rows.values, rows.aspect)
+            pair = first(model, pairing.join(both, both))
+            s = model.encoder_x(pair.x) if side == "x" else model.encoder_y(pair.y)
+            found.append(s.float().cpu())
+            if pair.action is not None and side == "x":
+                actions.append(pair.action.cpu())
+    return OneSide(torch.cat(found)[:n], torch.cat(actions)[:n] if actions else None)
 
 
 def _blank(samples: Samples, device: torch.device) -> Rows:
