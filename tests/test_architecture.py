@@ -48,8 +48,12 @@ LAYERS = {
     "terminal": 4,
     "verbs": 4,
     "predict": 4,
+    "scoring": 4,
+    "searching": 4,
     "compare": 4,
     "cli": 5,
+    "cli_options": 5,
+    "cli_pairs": 5,
     "__main__": 6,
     "__init__": 6,
 }
@@ -63,6 +67,8 @@ SAME_LAYER = {
     "build_baselines": ("build_latent",),
     "verbs": ("output", "resolve", "run", "terminal"),
     "predict": ("output", "run", "terminal", "verbs"),
+    "scoring": ("output", "run", "terminal", "verbs"),
+    "searching": ("output", "run", "terminal", "verbs"),
 }  # files beside each other at the root
 NO_TORCH = [
     "errors",

@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from accord.cli_options import Column, Debug, Json, Label, Run, Source
+from accord.cli_pairs import score, search
 from accord.errors import AccordError, DataError, EnvironmentFault, UsageError
 from accord.terminal import Terminal, crashed, flush, leave
 
@@ -23,20 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="digits, forks, ellipse, torus or jump; a folder of images; a Parquet, CSV, NPZ, NPY or WebDataset tar file, or a glob.",
-        show_default=False,
-    ),
-]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Column = Annotated[str | None, typer.Option("--column", help="The image column of a table with several.")]
-Label = Annotated[str | None, typer.Option("--label", help="The column or array of class labels; only probes read it.")]
 
 
 def _version(wanted: bool) -> None:
@@ -158,6 +146,10 @@ def evaluate(
     source: Annotated[
         str | None, typer.Option("--source", help="Where the training data are now [default: as when it was trained].")
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Calibrate by the groups in this column too, for accord score --group."),
+    ] = None,
     column: Column = None,
     label: Label = None,
     json: Json = False,
@@ -168,7 +160,9 @@ def evaluate(
 
     terminal = Terminal(as_json=json)
     terminal.result(
-        verbs.evaluate(run_directory, data=data, source=source, column=column, label=label, terminal=terminal)
+        verbs.evaluate(
+            run_directory, data=data, source=source, column=column, label=label, group=group, terminal=terminal
+        )
     )
 
 
@@ -196,41 +190,7 @@ def embed(
     )
 
 
-@app.command()
-def score(
-    run_directory: Run,
-    source: Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet file.", show_default=False)],
-    y: Annotated[
-        str | None,
-        typer.Option("--y", help="A second source, paired with SOURCE row by row [default: the run's own pairing]."),
-    ] = None,
-    alpha: Annotated[
-        float | None, typer.Option("--alpha", help="Flag pairs at this false-alarm rate, for example 0.05.")
-    ] = None,
-    allow_overlap: Annotated[
-        bool, typer.Option("--allow-overlap", help="Score items that were trained or calibrated on.")
-    ] = False,
-    column: Column = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Energy and calibrated p-value of each pair of SOURCE."""
-    from accord import verbs
-
-    terminal = Terminal(as_json=json)
-    terminal.result(
-        verbs.score(
-            run_directory,
-            source,
-            output,
-            y=y,
-            alpha=alpha,
-            allow_overlap=allow_overlap,
-            column=column,
-            terminal=terminal,
-        )
-    )
+app.command()(score)
 
 
 @app.command()
@@ -278,6 +238,9 @@ def predict(
         hypotheses=hypotheses, neighbours=neighbours, corpus=corpus, sheet=sheet, draw=drawing, column=column
     )
     terminal.result(run_it(run_directory, source, output, wanted, terminal=terminal))
+
+
+app.command()(search)
 
 
 @app.command()

@@ -19,9 +19,10 @@ from accord.data.order import ordered
 from accord.data.pairing import Originals, Pairing
 from accord.data.samples import Samples, split
 from accord.data.sources import open_source
-from accord.data.vectors import unnamed_features
+from accord.data.synthetic import kind_of
+from accord.data.vectors import LABEL_NAMES, unnamed_features
 from accord.errors import UsageError
-from accord.evaluate.calibrate import text_hash
+from accord.evaluate.calibrate import Groups, text_hash
 from accord.evaluate.energy import pair_energies, scores
 from accord.evaluate.evaluation import Origin
 from accord.evaluate.features import evaluating, never, read
@@ -74,6 +75,19 @@ class Run:
                 code="E220",
             ) from None
         return samples, *divided(self.recipe, samples)
+
+    def groups(self, source: str, column: str, *, images: str | None = None) -> Groups:
+        """The group of each item of a source, from a column of texts or whole numbers; "label" also means the sub-folders of images.
+
+        Raises:
+            UsageError: if there is no such column; `images` names that of the images.
+            DataError: if it holds measurements.
+        """
+        label = None if column == LABEL_NAMES[0] else column
+        samples = _opened(self.recipe, source, column=images, label=label, limit_bad=False, features=None)
+        if samples.labels is None or (label is not None and (kind_of(source) or source == "digits")):
+            raise UsageError(f"no column {column!r}", where=source, help="name a column of a table", code="E234")
+        return Groups(column, samples.classes, samples.labels)
 
     def differs(self, samples: Samples) -> bool:
         """Whether these are other data than those the run was trained on: more items, fewer, or changed ones."""
@@ -183,21 +197,27 @@ def open_like(
     Raises:
         UsageError: if it is of another kind or shape.
     """
+    samples = _opened(recipe, source, column=column, label=label, limit_bad=limit_bad, features=recipe.data.features)
+    _require_same_form(recipe, samples)
+    return samples
+
+
+def _opened(
+    recipe: Recipe, source: str, *, column: str | None, label: str | None, limit_bad: bool, features: list[str] | None
+) -> Samples:
     data = recipe.data
     assert data.shape is not None
     channels = data.shape[0] if data.kind == "image" and data.shape[0] in (1, 3) else None
-    samples = open_source(
+    return open_source(
         source,
         size=data.canvas,
         channels=channels,
         column=column,
         label=label,
         limit_bad=limit_bad,
-        features=data.features,
+        features=features,
         **reading(data),
     )
-    _require_same_form(recipe, samples)
-    return samples
 
 
 def _require_same_form(recipe: Recipe, samples: Samples) -> None:

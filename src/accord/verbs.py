@@ -18,7 +18,7 @@ from accord.data.sources import check_source
 from accord.data.synthetic import kind_of
 from accord.diagnostics import Verdict
 from accord.errors import Collapsed, DataError, UsageError
-from accord.evaluate.calibrate import calibrate, load_calibration, model_hash, save_calibration
+from accord.evaluate.calibrate import Groups, calibrate, model_hash, save_calibration
 from accord.evaluate.collapse import verdict_of
 from accord.evaluate.evaluation import evaluate as measure
 from accord.evaluate.features import extract
@@ -110,8 +110,7 @@ def say_data(samples: Samples, recipe: Recipe, terminal: Terminal) -> None:
     labels = f", {len(samples.classes)} classes that only probes read" if samples.classes else ""
     shape = " x ".join(map(str, samples.shape))
     terminal.say(f"{len(samples):,} samples of {samples.kind} data, {shape}{labels}")
-    for note in samples.notes:
-        terminal.say(f"note: {note}")
+    say_notes(samples, terminal)
     encoder = "" if recipe.encoder is None else recipe.encoder.name
     terminal.say(f"encoder {encoder}, principle {recipe.objective.name}, optimiser {recipe.optimizer.name}")
 
@@ -130,8 +129,7 @@ def check(source: str, *, strict: bool, column: str | None, label: str | None, t
         DataError: if there is any, after all have been named.
     """
     samples = check_source(source, strict=strict, column=column, label=label)
-    for note in samples.notes:
-        terminal.say(f"note: {note}")
+    say_notes(samples, terminal)
     for item in samples.bad:
         terminal.say(f"{item.key}: {item.reason} [{item.code}]; {item.help}")
     skipped = samples.skipped
@@ -147,12 +145,14 @@ def evaluate(
     source: str | None = None,
     column: str | None = None,
     label: str | None = None,
+    group: str | None = None,
     terminal: Terminal,
 ) -> Result:
-    """Measures a run, calibrates its energy and writes the report."""
+    """Measures a run, calibrates its energy (of each group by itself, too, where a column says them) and writes the report."""
     run = open_run(run_directory)
     try_writing(run_directory)
     samples, train_index, held_out_index = run.training_data(source)
+    groups = None if group is None else groups_of(run, source, group, held_out_index)
     if run.differs(samples):
         terminal.say(f"warning: {samples.name} has changed since this run was trained on it; parts are told by content")
     test = None if data is None else run.open_data(data, column=column, label=label)
@@ -174,7 +174,8 @@ def evaluate(
         )
         collapse = verdict_of(found["collapse"])  # type: ignore[arg-type]
         energies = run.energies(samples, held_out_index, stop=lambda: stop.check("calibrating"))
-        calibrate_run(run, samples, np.concatenate([train_index, held_out_index]), energies, collapse, terminal)
+        used = np.concatenate([train_index, held_out_index])
+        calibrate_run(run, samples, used, energies, collapse, terminal, groups=groups)
     page = write_report(run_directory)
     show_evaluation(found, terminal)
     terminal.say(f"report: {page}")
@@ -188,6 +189,8 @@ def calibrate_run(
     energies: np.ndarray,
     collapse: Verdict | None,
     terminal: Terminal,
+    *,
+    groups: Groups | None = None,
 ) -> None:
     """Writes calibration.json from the held-out pairs; a run that cannot be calibrated says why and goes without."""
     path = run.path / "calibration.json"
@@ -198,6 +201,7 @@ def calibrate_run(
             model=model_hash(run.model),
             preprocess=run.preprocess_hash(),
             collapse=collapse,
+            groups=groups,
             where=samples.name,
         )
     except (DataError, Collapsed) as error:
@@ -205,6 +209,17 @@ def calibrate_run(
         terminal.say(f"not calibrated: {error.message}")
         return
     save_calibration(calibration, path)
+    if groups is not None:
+        pairs = np.bincount(groups.of[groups.of >= 0], minlength=len(groups.names))
+        low, high = int(pairs[pairs > 0].min(initial=len(energies))), int(pairs.max(initial=0))
+        known = f"{int((pairs > 0).sum()):,} groups of {groups.column}, of {low:,} to {high:,} pairs"
+        terminal.say(f"calibrated by {known}; a group of n pairs supports rates down to 1 / (n + 1)")
+
+
+def groups_of(run: Run, source: str | None, column: str, index: np.ndarray) -> Groups:
+    """The groups of some items of the data that the run was trained on."""
+    data = run.recipe.data
+    return run.groups(source or data.source, column, images=data.column).part(index)
 
 
 def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
@@ -251,6 +266,7 @@ def embed(
     require_writable(output, vectors=True)
     run = open_run(run_directory)
     samples = run.open_data(source, column=column).kept()
+    say_notes(samples, terminal)
     encoder = run.model.encoder_x if side == "x" else run.model.encoder_y
     problems = Problems(samples)
     with stop_on_signals() as stop, table_file(output, rows=len(samples), vectors="embedding") as table:
@@ -266,63 +282,10 @@ def embed(
     return {"output": str(output), "rows": len(samples), "bad": problems.count, "layer": layer}
 
 
-def score(
-    run_directory: Path,
-    source: str,
-    output: Path,
-    *,
-    y: str | None,
-    alpha: float | None,
-    allow_overlap: bool,
-    column: str | None,
-    terminal: Terminal,
-) -> Result:
-    """Writes the energy and the p-value of each pair, in order; a bad pair keeps its row without numbers."""
-    require_writable(output, vectors=False)
-    run = open_run(run_directory)
-    calibration = load_calibration(
-        run_directory / "calibration.json", model=model_hash(run.model), preprocess=run.preprocess_hash()
-    )
-    threshold = None if alpha is None else calibration.threshold(alpha)
-    samples = run.open_data(source, column=column).kept()
-    others = None if y is None else open_second(run, samples, y, column).kept()
-    if not allow_overlap:
-        calibration.refuse_overlap(samples.content[samples.ok], where=source)
-    problems = Problems(samples, others)
-    with stop_on_signals() as stop, table_file(output, rows=len(samples)) as table:
-        for index in batches(samples):
-            stop.check("scoring")
-            good = problems.readable(index)
-            check = partial(stop.check, "scoring")
-            if others is None:
-                energies = run.energies(samples, good, stop=check)
-            else:
-                energies = run.energies_of_pairs(samples, others, good, stop=check)
-            problems.refuse(good[~np.isfinite(energies)], "the energy is not finite")
-            energy = problems.spread(index, good, energies)
-            columns = {**problems.columns(index), "energy": energy, "p_value": calibration.p_values(energy)}
-            if threshold is not None:
-                columns["in_accord"] = [None if np.isnan(e) else bool(e <= threshold) for e in energy]
-            table.write(columns)
-    terminal.say(f"{len(samples):,} pairs, {problems.count:,} of them bad: {output}")
-    return {"output": str(output), "rows": len(samples), "bad": problems.count, "threshold": threshold, "alpha": alpha}
-
-
-def open_second(run: Run, samples: Samples, y: str, column: str | None) -> Samples:
-    """The other halves of pairs whose first halves are `samples`.
-
-    Raises:
-        DataError: if there are more or fewer.
-    """
-    others = run.open_data(y, column=column)
-    if len(others) != len(samples):
-        raise DataError(
-            f"{len(samples):,} x in {samples.name}, but {len(others):,} y in {others.name}",
-            where=f"{samples.name} and {others.name}",
-            help="row i of the one belongs to row i of the other: give as many",
-            code="E366",
-        )
-    return others
+def say_notes(samples: Samples, terminal: Terminal) -> None:
+    """What reading a source has found, for the reader."""
+    for note in samples.notes:
+        terminal.say(f"note: {note}")
 
 
 def batches(samples: Samples) -> Iterator[np.ndarray]:

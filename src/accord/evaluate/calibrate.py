@@ -2,6 +2,8 @@ r"""Split-conformal calibration: $p(x, y) = (1 + \#\{i : F_i \ge F(x, y)\}) / (n
 
 Valid without any normaliser, if the new pair is exchangeable with the held-out ones: a matched pair has p <= alpha with probability
 at most alpha. Marginal over x, not for each x. Vovk, Gammerman, Shafer 2005; coverage law: Vovk 2012, arXiv:1209.2673.
+
+By groups (Mondrian; the same book, section 4.5) a pair is held against those of its own group only: valid within each group.
 """
 
 from __future__ import annotations
@@ -29,17 +31,32 @@ LIMIT = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
+class Groups:
+    """The groups of some pairs: the column that says them, their names, and the place of each pair's in these, int64 (n,), -1 for none."""
+
+    column: str
+    names: tuple[str, ...]
+    of: np.ndarray
+
+    def part(self, rows: np.ndarray) -> Groups:
+        """Those of some pairs."""
+        return Groups(self.column, self.names, self.of[rows])
+
+
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """Sorted energies of n held-out compatible pairs, and what they are bound to.
 
     energies: float64 (n,), ascending, finite, not all equal. content: uint64, sorted: hashes of all samples that were trained or
     calibrated on. model: `model_hash` of the weights. preprocess: hash of everything between a sample and the model.
+    groups: to which group each energy belongs, None where nobody asked.
     """
 
     energies: np.ndarray
     content: np.ndarray
     model: str
     preprocess: str
+    groups: Groups | None = None
 
     def p_values(self, energies: np.ndarray) -> np.ndarray:
         """The p of each energy, float64 of the same shape, in [1/(n+1), 1]; small means not in accord.
@@ -65,9 +82,8 @@ class Calibration:
             return float(self.energies[place - 1])
         if unbounded:
             return math.inf
-        need = math.ceil(1 / exact(alpha)) - 1
         raise DataError(
-            f"a false-alarm rate of {alpha:g} needs at least {need:,} calibration pairs, there are {len(self.energies):,}",
+            f"a false-alarm rate of {alpha:g} needs at least {needed(alpha):,} calibration pairs, there are {len(self.energies):,}",
             help=f"use a rate of at least {1 / (len(self.energies) + 1):.2g}, or hold out more data for calibration",
             code="E361",
         )
@@ -116,6 +132,11 @@ def conformal_rank(n: int, alpha: float) -> int:
     return math.ceil((n + 1) * (1 - exact(alpha)))
 
 
+def needed(alpha: float) -> int:
+    r"""The fewest calibration pairs that support a level, $\lceil 1 / \alpha \rceil - 1$."""
+    return math.ceil(1 / exact(alpha)) - 1
+
+
 def calibrate(
     energies: np.ndarray,
     *,
@@ -123,6 +144,7 @@ def calibrate(
     model: str,
     preprocess: str,
     collapse: Verdict | None = None,
+    groups: Groups | None = None,
     where: str | None = None,
 ) -> Calibration:
     """A calibration from the energies of held-out compatible pairs.
@@ -133,6 +155,7 @@ def calibrate(
         model: `model_hash` of the model that gave the energies.
         preprocess: `text_hash` of the pairing, the seed of the draws and the like.
         collapse: the verdict on the model; a collapsed model is refused.
+        groups: those of the pairs, to calibrate each by itself as well.
         where: source of the pairs, for messages.
 
     Raises:
@@ -142,7 +165,9 @@ def calibrate(
     if collapse is not None:
         message = f"a collapsed model cannot be calibrated: {collapse.explanation}"
         raise Collapsed(collapse.kind, message, where=where, help=collapse.remedy)
-    energies = np.sort(np.asarray(energies, np.float64))
+    energies = np.asarray(energies, np.float64)
+    order = np.argsort(energies, kind="stable") if energies.ndim == 1 else np.zeros(0, np.int64)
+    energies = energies[order] if energies.ndim == 1 else energies
     if energies.ndim != 1 or len(energies) < 2:
         raise DataError(
             f"calibration needs at least 2 held-out pairs, got shape {energies.shape}",
@@ -165,7 +190,8 @@ def calibrate(
             help="the model may have collapsed: see accord evaluate",
             code="E365",
         )
-    return Calibration(energies, np.unique(np.asarray(content, np.uint64)), model, preprocess)
+    content = np.unique(np.asarray(content, np.uint64))
+    return Calibration(energies, content, model, preprocess, None if groups is None else groups.part(order))
 
 
 def model_hash(model: nn.Module) -> str:
@@ -188,6 +214,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, calibration.content, allow_pickle=False)
     replace_file(path.with_name(CONTENT), buffer.getvalue())
+    groups = calibration.groups
     write_json(
         path,
         {
@@ -197,6 +224,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
             "content_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "n": len(calibration.energies),
             "energies": calibration.energies.tolist(),
+            "groups": groups and {"column": groups.column, "names": list(groups.names), "of": groups.of.tolist()},
         },
     )
 
@@ -224,7 +252,22 @@ def load_calibration(path: Path, *, model: str, preprocess: str) -> Calibration:
     array = np.array(energies)
     if not np.isfinite(array).all() or (np.diff(array) < 0).any() or array[0] == array[-1]:
         raise _damaged(path, "energies: expected finite numbers in ascending order, not all equal")
-    return Calibration(array, _read_content(path.with_name(CONTENT), values.get("content_sha256")), model, preprocess)
+    content = _read_content(path.with_name(CONTENT), values.get("content_sha256"))
+    return Calibration(array, content, model, preprocess, _groups(path, values.get("groups"), len(array)))
+
+
+def _groups(path: Path, values: object, n: int) -> Groups | None:
+    """Those of the n energies; a file of an earlier version has none."""
+    if values is None:
+        return None
+    column, names, of = (
+        (values.get(key) for key in ("column", "names", "of")) if isinstance(values, dict) else [None] * 3
+    )
+    if not (isinstance(column, str) and isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise _damaged(path, "groups: expected a column and names")
+    if not (isinstance(of, list) and len(of) == n and all(type(i) is int and -1 <= i < len(names) for i in of)):
+        raise _damaged(path, f"groups: expected the group of each of {n:,} energies")
+    return Groups(column, tuple(names), np.array(of, np.int64))
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -88,7 +88,7 @@ def evaluate(
 ) -> dict[str, object]:
     """Probes, retrieval, energies, collapse, a map, neighbours and extreme pairs of a model.
 
-    Nothing but the probes reads labels; without labels `probes` is None and all else is there.
+    Nothing but the probes and the precision of classes in retrieval reads labels; without labels these are None and all else is there.
 
     Args:
         model: left in the mode it had.

@@ -1,0 +1,134 @@
+"""The verb `score`: how much each pair belongs together, and how many pairs that do have at least its energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from accord.data.samples import Samples
+from accord.errors import DataError
+from accord.evaluate.by_group import Grouped, by_group
+from accord.evaluate.calibrate import Calibration, load_calibration, model_hash
+from accord.output import require_writable, table_file
+from accord.run import Run, open_run
+from accord.terminal import Terminal
+from accord.train.signals import stop_on_signals
+from accord.verbs import Problems, Result, batches, say_notes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a user asks for.
+
+    y: a second source, paired row by row. alpha: flag pairs at this false-alarm rate. group: hold each pair against calibration pairs
+    of its own group, which this column says. allow_overlap: score what was trained on. column: the image column of tables.
+    """
+
+    y: str | None = None
+    alpha: float | None = None
+    group: str | None = None
+    allow_overlap: bool = False
+    column: str | None = None
+
+
+def score(run_directory: Path, source: str, output: Path, wanted: Wanted, *, terminal: Terminal) -> Result:
+    """Writes the energy and the p-value of each pair, in order; a bad pair keeps its row without numbers.
+
+    Raises:
+        UsageError: for a file that cannot be written, or groups the run was not calibrated by.
+        DataError: for a level that the calibration pairs, of any group, are too few for, or items that were trained on.
+        ArtifactError: without a calibration of this model.
+    """
+    require_writable(output, vectors=False)
+    run = open_run(run_directory)
+    calibration = load_calibration(
+        run_directory / "calibration.json", model=model_hash(run.model), preprocess=run.preprocess_hash()
+    )
+    if wanted.alpha is not None and wanted.group is None:
+        calibration.threshold(wanted.alpha)  # refused before anything is read
+    parts = None if wanted.group is None else by_group(calibration, wanted.group)
+    samples = run.open_data(source, column=wanted.column).kept()
+    say_notes(samples, terminal)
+    others = None if wanted.y is None else open_second(run, samples, wanted.y, wanted.column).kept()
+    if not wanted.allow_overlap:
+        calibration.refuse_overlap(samples.content[samples.ok], where=source)
+    problems = Problems(samples, others)
+    judge = Judge(calibration, wanted.alpha)
+    if parts is not None and wanted.group is not None:
+        groups = run.groups(source, wanted.group, images=wanted.column)
+        judge = Judge(calibration, wanted.alpha, Grouped(parts, groups, wanted.alpha, source))
+        problems.refuse(np.flatnonzero((groups.of < 0) & samples.ok), f"no {wanted.group} to compare within")
+    with stop_on_signals() as stop, table_file(output, rows=len(samples)) as table:
+        for index in batches(samples):
+            stop.check("scoring")
+            good = problems.readable(index)
+            check = partial(stop.check, "scoring")
+            if others is None:
+                energies = run.energies(samples, good, stop=check)
+            else:
+                energies = run.energies_of_pairs(samples, others, good, stop=check)
+            problems.refuse(good[~np.isfinite(energies)], "the energy is not finite")
+            energy = problems.spread(index, good, energies)
+            table.write({**problems.columns(index), "energy": energy, **judge(energy, index)})
+    terminal.say(f"{len(samples):,} pairs, {problems.count:,} of them bad: {output}")
+    told = {"output": str(output), "rows": len(samples), "bad": problems.count, "alpha": wanted.alpha}
+    return {**told, "group": wanted.group, "threshold": judge.threshold}
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Says what energies mean: against all calibration pairs, or against those of the same group."""
+
+    calibration: Calibration
+    alpha: float | None
+    grouped: Grouped | None = None
+
+    def __call__(self, energy: np.ndarray, rows: np.ndarray) -> dict[str, object]:
+        """Columns of the table: the group and its p-value where there are groups; whether a pair is in accord where there is a level."""
+        columns: dict[str, object] = {}
+        if self.grouped is None:
+            columns["p_value"] = self.calibration.p_values(energy)
+        else:
+            names, of = self.grouped.groups.names, self.grouped.groups.of[rows].tolist()
+            columns["group"] = pa.array([None if place < 0 else names[place] for place in of], pa.string())
+            columns["p_value"] = self.grouped.p_values(energy, rows)
+        if self.alpha is not None:
+            known = ~np.isnan(energy)
+            fine = self._in_accord(energy, rows, self.alpha)
+            columns["in_accord"] = pa.array(fine, mask=~known)
+        return columns
+
+    def _in_accord(self, energy: np.ndarray, rows: np.ndarray, alpha: float) -> np.ndarray:
+        if self.grouped is None:
+            return self.calibration.in_accord(energy, alpha)
+        return self.grouped.in_accord(energy, rows)
+
+    @property
+    def threshold(self) -> float | dict[str, float] | None:
+        """Up to which energy a pair is in accord; of each group that occurs."""
+        if self.alpha is None:
+            return None
+        if self.grouped is None:
+            return self.calibration.threshold(self.alpha)
+        return self.grouped.thresholds()
+
+
+def open_second(run: Run, samples: Samples, y: str, column: str | None) -> Samples:
+    """The other halves of pairs whose first halves are `samples`.
+
+    Raises:
+        DataError: if there are more or fewer.
+    """
+    others = run.open_data(y, column=column)
+    if len(others) != len(samples):
+        raise DataError(
+            f"{len(samples):,} x in {samples.name}, but {len(others):,} y in {others.name}",
+            where=f"{samples.name} and {others.name}",
+            help="row i of the one belongs to row i of the other: give as many",
+            code="E366",
+        )
+    return others
