@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,17 @@ def test_a_moved_digit_finds_itself(accord: Command, digits_run: Path, digits: P
     assert [row["match"] for row in rows[:16:4]] == [f"row {i}" for i in (7, 3, 30, 11)]
     assert "row 20" in [row["match"] for row in rows[16:]], "another 0 is a little nearer"
     assert told | {"output": "", "first": []} == {
-        **{"output": "", "rows": 20, "queries": 5, "bad": 0, "corpus": 40, "corpus_bad": 0, "side": "x", "first": []},
+        **{
+            "output": "",
+            "rows": 20,
+            "queries": 5,
+            "bad": 0,
+            "corpus": 40,
+            "corpus_bad": 0,
+            "side": "x",
+            "index": "exact",
+        },
+        "first": [],
     }
     assert [query["key"] for query in told["first"]] == ["row 0", "row 1", "row 2"]
     assert told["first"][0]["matches"][1] == {name: rows[1][name] for name in ("rank", "match", "energy", "p_value")}
@@ -77,7 +88,9 @@ def test_without_a_file_the_first_answers_are_printed(accord: Command, digits_ru
     assert outcome.code == 0 and "5 queries, 0 of them bad, in 40 items" in outcome.out
     lines = [line.split() for line in outcome.out.splitlines() if line.startswith("  row")]
     assert [line[3:5] for line in lines] == [["row", "7"], ["row", "3"], ["row", "30"]]
-    assert "used in training or calibration: p-values of pairs with them mean little" in outcome.out
+    assert "used in training" not in outcome.out
+    outcome = accord("search", digits_run, digits / "moved.npy", "digits", "-k", 1)
+    assert "1,797 items were used in training or calibration: p-values of pairs with them mean little" in outcome.out
     assert sorted(path.name for path in digits.iterdir()) == ["forty.npy", "moved.npy"]
 
 
@@ -125,7 +138,7 @@ def test_more_pairs_than_z_can_be_searched_for_are_refused(
 ) -> None:
     file = forks(tmp_path)
     monkeypatch.setattr(searching, "most_pairs", lambda *_: 40)
-    assert "warning: Descend has to search for z" in accord("search", pairs_run, file, file, "-k", 1).out
+    assert "has to search for z in each of 900 pairs" in accord("search", pairs_run, file, file, "-k", 1).out
     monkeypatch.setattr(searching, "most_pairs", lambda *_: 7)
     outcome = accord("search", pairs_run, file, file, "-o", tmp_path / "f.parquet")
     assert outcome.code == 2 and "900 pairs" in outcome.err and "784" in outcome.err and "help: " in outcome.err
@@ -135,7 +148,7 @@ def test_more_pairs_than_z_can_be_searched_for_are_refused(
 def test_a_calibration_of_other_weights_is_refused(accord: Command, digits_run: Path, digits: Path) -> None:
     shutil.copytree(digits_run, digits / "run")
     calibration = digits / "run" / "calibration.json"
-    calibration.write_text(calibration.read_text().replace('"model": "', '"model": "0'))
+    calibration.write_text(json.dumps({**json.loads(calibration.read_text()), "model": "0" * 64}))
     outcome = accord("search", digits / "run", digits / "moved.npy", digits / "forty.npy")
     assert outcome.code == 4 and "E462" in outcome.err
 

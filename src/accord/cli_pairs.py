@@ -61,6 +61,12 @@ def search(
     side: Annotated[
         str, typer.Option("--side", help="What the queries are: x (their y are looked for) or y (their x).")
     ] = "x",
+    index: Annotated[
+        str,
+        typer.Option(
+            "--index", help="exact, faiss (an index of neighbours, nearly exact), or auto: faiss where it pays."
+        ),
+    ] = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .parquet file with all answers.")] = None,
     column: Column = None,
     json: Json = False,
@@ -69,8 +75,8 @@ def search(
     """Rank CORPUS by energy for each of QUERIES: what goes best with it comes first.
 
     The table has K rows for each query, in the order of the queries: rank, key of the answer, energy and, where the run is
-    calibrated, the p-value. A bad query keeps one row, marked and without numbers. All pairs are compared; of equal energies the
-    one that comes first in CORPUS is first.
+    calibrated, the p-value. A bad query keeps one row, marked and without numbers. All pairs are compared, unless --index says
+    otherwise; of equal energies the one that comes first in CORPUS is first.
 
     Example: accord search runs/mine new.png photos/ -k 5
     """
@@ -78,5 +84,5 @@ def search(
     from accord.searching import search as run_it
 
     terminal = Terminal(as_json=json)
-    wanted = Wanted(k=k, side=side, output=output, column=column)  # type: ignore[arg-type]  # checked there
+    wanted = Wanted(k=k, side=side, index=index, output=output, column=column)  # type: ignore[arg-type]  # checked there
     terminal.result(run_it(run_directory, queries, corpus, wanted, terminal=terminal))

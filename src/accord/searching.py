@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from accord.errors import DataError, UsageError
 from accord.evaluate.calibrate import Calibration, load_calibration, model_hash
 from accord.evaluate.evaluation import MOST_PAIRS, most_pairs
 from accord.evaluate.features import OneSide, embed_side
+from accord.evaluate.near_index import NearIndex, recall, suits, worth_it
 from accord.evaluate.search import SIDES, Exact, Found, Searcher, Side
 from accord.output import require_writable, table_file
 from accord.run import Run, open_run
@@ -29,15 +32,23 @@ LIMIT = 16
 """Where z has to be searched for: so many times the pairs of an evaluation, which take minutes, are the most."""
 
 
+Index = Literal["auto", "exact", "faiss"]
+INDICES: tuple[Index, ...] = ("auto", "exact", "faiss")
+COMPARED = 32
+"""An index of neighbours is compared with an exact search on so many queries."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What a user asks for.
 
-    k: answers to each query. side: whether queries are x or y. output: a Parquet file, or None. column: the image column of tables.
+    k: answers to each query. side: whether queries are x or y. index: how to search, exactly or by an index of neighbours; auto takes one
+    where it pays. output: a Parquet file, or None. column: the image column of tables.
     """
 
     k: int = 10
     side: Side = "x"
+    index: Index = "auto"
     output: Path | None = None
     column: str | None = None
 
@@ -74,12 +85,16 @@ def search(run_directory: Path, queries: str, corpus: str, wanted: Wanted, *, te
     with stop_on_signals() as stop, ExitStack() as files:
         held = open_corpus(run, known, "y" if wanted.side == "x" else "x", stop, terminal)
         _tell_overlap(calibration, asked, held, terminal)
-        searcher = Exact(run.model, held.embedded, wanted.side, stop=lambda: stop.check("searching"))
+        searcher = searcher_of(run, held, wanted, len(asked), stop)
+        how: dict[str, Any] = {"index": "exact"}
         table = None
         if wanted.output is not None:
             table = files.enter_context(table_file(wanted.output, rows=wanted.k * len(asked)))
         for index in batches(asked):
-            found = table_of(problems, answers(run, problems, index, searcher, wanted, stop), held, calibration)
+            batch = answers(run, problems, index, searcher, wanted, stop)
+            if index[0] == 0 and isinstance(searcher, NearIndex):
+                how = {"index": "faiss", "recall": recall_of(run, batch, wanted, held, stop, terminal)}
+            found = table_of(problems, batch, held, calibration)
             rows += found.num_rows
             first += first_answers(found, SHOWN - len(first))
             if table is not None:
@@ -95,6 +110,7 @@ def search(run_directory: Path, queries: str, corpus: str, wanted: Wanted, *, te
         "corpus": len(held.places),
         "corpus_bad": len(known) - len(held.places),
         "side": wanted.side,
+        **how,
         "first": first,
     }
 
@@ -105,6 +121,10 @@ def _check(wanted: Wanted) -> None:
         raise UsageError(f"-k {wanted.k}: expected a number of 1 or more", where="-k", help="10, say", code="E236")
     if wanted.side not in SIDES:
         raise UsageError(f"unknown side {wanted.side!r}", where="--side", help="x or y", code="E223")
+    if wanted.index not in INDICES:
+        raise UsageError(
+            f"unknown index {wanted.index!r}", where="--index", help=f"one of {', '.join(INDICES)}", code="E223"
+        )
     if wanted.output is not None:
         require_writable(wanted.output, vectors=False)
 
@@ -183,10 +203,11 @@ def _embedded(run: Run, problems: Problems, index: np.ndarray, side: Side, stop:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The queries `index`, those of them that are good, and what was found of these."""
+    """The queries `index`, those of them that are good, their embeddings, and what was found of these."""
 
     index: np.ndarray
     good: np.ndarray
+    embedded: OneSide
     found: Found
 
 
@@ -194,9 +215,31 @@ def answers(run: Run, problems: Problems, index: np.ndarray, searcher: Searcher,
     """What is found for some queries; one without a single finite energy is refused."""
     good, embedded = _embedded(run, problems, index, wanted.side, stop)
     found = searcher(embedded, wanted.k)
-    some = (found.place >= 0).any(1).numpy()
-    problems.refuse(good[~some], "no energy is finite")
-    return Batch(index, good[some], Found(found.place[some], found.energy[some]))
+    some = (found.place >= 0).any(1)
+    problems.refuse(good[~some.numpy()], "no energy is finite")
+    return Batch(index, good[some.numpy()], embedded.part(some), Found(found.place[some], found.energy[some]))
+
+
+def searcher_of(run: Run, held: Corpus, wanted: Wanted, queries: int, stop: Stop) -> Searcher:
+    """What looks through the corpus: an index of neighbours if it is asked for, or where one pays, suits the model and is installed."""
+    check = partial(stop.check, "searching")
+    pays = worth_it(len(held.places), queries) and suits(run.model) is None and find_spec("faiss") is not None
+    if wanted.index == "faiss" or (wanted.index == "auto" and pays):
+        return NearIndex(run.model, held.embedded, wanted.side, stop=check)
+    return Exact(run.model, held.embedded, wanted.side, stop=check)
+
+
+def recall_of(run: Run, batch: Batch, wanted: Wanted, held: Corpus, stop: Stop, terminal: Terminal) -> float:
+    """Share of the answers of an exact search that an index has found, for some of the first queries; told to the reader."""
+    some = slice(0, COMPARED)
+    exact = Exact(run.model, held.embedded, wanted.side, stop=partial(stop.check, "searching"))
+    share = recall(Found(*(part[some] for part in batch.found)), exact(batch.embedded.part(some), wanted.k))
+    count = len(batch.found.place[some])
+    terminal.say(
+        f"note: an index of neighbours is used; of {count} queries it finds {100 * share:.1f} % of what an exact search finds "
+        "(--index exact)"
+    )
+    return share
 
 
 def table_of(problems: Problems, batch: Batch, held: Corpus, calibration: Calibration | None) -> pa.Table:

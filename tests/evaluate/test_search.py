@@ -110,17 +110,15 @@ def test_blocks_change_nothing(build: Build, codes: Any, chunk: int, side: Any) 
 
 
 def test_memory_is_bounded_by_the_block(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accord.evaluate import search as module
-
     made: list[int] = []
-    original = module.all_energies
+    original = Exact._energies
 
     def counted(*arguments: Any) -> torch.Tensor:
         block = original(*arguments)
         made.append(block.numel())
         return block
 
-    monkeypatch.setattr(module, "all_energies", counted)
+    monkeypatch.setattr(Exact, "_energies", counted)
     for side in ("x", "y"):
         made.clear()
         Exact(build(), OneSide(randn(3000, 8)), side, chunk=4096)(OneSide(randn(200, 8)), 5)  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def cross_energies(
 
     With squared error or cosine and no latent the block is one matrix product; otherwise the model's minimiser is asked.
     """
-    quick = _is_product(model)
+    quick = isinstance(model.latent, Deterministic) and model.cost in (squared_error, cosine)
     size = len(s_y) if quick else len(s_y) * s_y.shape[1] * _codes(model)
     step = max(1, ELEMENTS // max(1, size))
     s_y = s_y.to(device_of(model))
@@ -63,25 +63,13 @@ def cross_energies(
         rows = slice(start, start + step)
         with evaluating(model) as device:  # not around the yield: the caller's mode is the caller's
             known = None if action is None else action[rows].to(device)
-            block = all_energies(model, s_x[rows].to(device), s_y, known)
+            block: Tensor = (_product if quick else _asked)(model, s_x[rows].to(device), s_y, known)
         yield rows, block.double().cpu()
 
 
-def all_energies(
-    model: JointEmbedding, s_x: Float[Tensor, "n dim"], s_y: Float[Tensor, "m dim"], action: Tensor | None = None
-) -> Float[Tensor, "n m"]:
-    """F(x_i, y_j) of all x with all y at once, where the model is and in the mode that it has.
-
-    With squared error or cosine and no latent one matrix product in float64; otherwise the model's minimiser is asked.
-    """
-    if _is_product(model):
-        return _product(model, s_x, s_y, action)
+def _asked(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Tensor:
     value: Tensor = model.minimizer(model.energy(s_x, s_y, action).cross()).value
     return value
-
-
-def _is_product(model: JointEmbedding) -> bool:
-    return isinstance(model.latent, Deterministic) and model.cost in (squared_error, cosine)
 
 
 def _codes(model: JointEmbedding) -> int:

@@ -16,7 +16,6 @@ from torch import Tensor
 from accord.data.pairing import Pairing
 from accord.data.samples import Samples
 from accord.errors import UsageError
-from accord.evaluate.energy import all_energies
 from accord.evaluate.features import BATCH, OneSide, Stop, device_of, embed_side, evaluating, never
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent, counts
@@ -84,7 +83,7 @@ class Exact:
     def _best(self, queries: OneSide, few: int, width: int) -> Int64[Tensor, "n few"]:
         """Places of the best few by energies that have the rounding of a product."""
         device = device_of(self.model)
-        energy = torch.zeros(len(queries), 0, dtype=torch.float64, device=device)
+        energy = torch.zeros(len(queries), 0, device=device)
         place = torch.zeros(len(queries), 0, dtype=torch.int64, device=device)
         for start in range(0, len(self.corpus), width):
             self.stop()
@@ -100,12 +99,13 @@ class Exact:
         x, y = (queries, some) if self.side == "x" else (some, queries)
         with evaluating(self.model) as device:
             known = None if x.action is None else x.action.to(device)
-            found = all_energies(self.model, x.embedding.to(device), y.embedding.to(device), known).double()
-        return (found if self.side == "x" else found.T).nan_to_num(nan=torch.inf)
+            energy = self.model.energy(x.embedding.to(device), y.embedding.to(device), known)
+            found: Tensor = self.model.minimizer(energy.cross()).value
+        return found if self.side == "x" else found.T
 
 
 def lowest(values: Float[Tensor, "n m"], few: int) -> Int64[Tensor, "n few"]:
-    """Places of the lowest few of each row, ascending in value, of equals the first."""
+    """Places of the lowest few of each row, ascending in value, of equals the first; NaN is highest."""
     near = values.topk(few, dim=1, largest=False)
     chosen = near.indices
     tied = (values <= near.values[:, -1:]).sum(1) > few  # topk takes any of those that are equal to the last
