@@ -226,6 +226,7 @@ def test_retrieval_is_set_against_chance(page: Page) -> None:
     assert rows[1][1:] == ["81.2 %", "0.3 %"]
     assert rows[3][1:] == ["98.3 %", "2.8 %"]
     assert rows[4][1:] == ["1", "179"]
+    assert rows[6][1:] == ["77.4 %", "0.3 %"] and rows[7][1] == "0.643"
 
 
 def test_curves_have_one_point_for_each_step_of_the_log(run: Path, page: Page) -> None:

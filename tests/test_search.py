@@ -52,19 +52,8 @@ def test_a_moved_digit_finds_itself(accord: Command, digits_run: Path, digits: P
     assert [row["rank"] for row in rows] == [1, 2, 3, 4] * 5 and {row["status"] for row in rows} == {"ok"}
     assert [row["match"] for row in rows[:16:4]] == [f"row {i}" for i in (7, 3, 30, 11)]
     assert "row 20" in [row["match"] for row in rows[16:]], "another 0 is a little nearer"
-    assert told | {"output": "", "first": []} == {
-        **{
-            "output": "",
-            "rows": 20,
-            "queries": 5,
-            "bad": 0,
-            "corpus": 40,
-            "corpus_bad": 0,
-            "side": "x",
-            "index": "exact",
-        },
-        "first": [],
-    }
+    counts = {"rows": 20, "queries": 5, "bad": 0, "corpus": 40, "corpus_bad": 0}
+    assert told == {**counts, "output": told["output"], "side": "x", "index": "exact", "first": told["first"]}
     assert [query["key"] for query in told["first"]] == ["row 0", "row 1", "row 2"]
     assert told["first"][0]["matches"][1] == {name: rows[1][name] for name in ("rank", "match", "energy", "p_value")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import accord
 from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.errors import UsageError
+from accord.evaluate.copies import Copies
 from accord.evaluate.features import OneSide
 from accord.evaluate.search import Exact, lowest, refined, search
 from accord.model.continuous import Gaussian
@@ -136,6 +138,23 @@ def test_equal_energies_keep_the_order_of_the_corpus(build: Build, cost: Any, si
         assert found.place[i].tolist() == (which == i).nonzero()[:12, 0].tolist()
     constant = search(build(cost=cost), things, torch.ones(300, 16), 9, side=side)
     assert constant.place.tolist() == [list(range(9))] * 5
+
+
+def test_copies_are_listed_by_energy_and_place() -> None:
+    """Rows 0, 2 and 5 are one, 1 and 3 another, 4 stands alone; an action tells rows apart."""
+    corpus = OneSide(torch.tensor([[1.0], [2], [1], [2], [3], [1]]))
+    copies = Copies.of(corpus)
+    assert copies.first.tolist() == [0, 1, 4]
+    place, energy = copies.listed(
+        torch.tensor([[2, 0, 1], [1, 0, -1]]), torch.tensor([[1.0, 5, 5], [2, 3, math.nan]]), 5
+    )
+    assert place.tolist() == [[4, 0, 1, 2, 3], [1, 3, 0, 2, 5]]
+    np.testing.assert_array_equal(energy, [[1, 5, 5, 5, 5], [2, 2, 3, 3, 3]])
+    place, energy = copies.listed(torch.tensor([[2, -1]]), torch.tensor([[1.0, math.nan]]), 2)
+    assert place.tolist() == [[4, -1]] and energy[0].isnan().tolist() == [False, True]
+    assert copies.listed(torch.tensor([[0, 1, 2]]), torch.tensor([[1.0, 1, 1]]), 9)[0].tolist() == [[0, 1, 2, 3, 4, 5]]
+    acted = OneSide(corpus.embedding, torch.tensor([[0.0], [0], [0], [1], [0], [0]]))
+    assert Copies.of(acted).first.tolist() == [0, 1, 3, 4]
 
 
 def test_lowest_of_ties_by_hand() -> None:

@@ -27,7 +27,7 @@ CODES = 64
 """More values of z would make more points than an index is worth."""
 LARGE = 200_000
 """A smaller corpus is compared whole."""
-QUERIES = 10_000
+QUERIES = 2_000
 """For fewer queries an index is not made."""
 SHARE = 16
 """One list of so many is looked through."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from accord.data.pairing import Pairing
 from accord.data.samples import Samples
 from accord.errors import UsageError
+from accord.evaluate.copies import Copies
 from accord.evaluate.features import BATCH, OneSide, Stop, device_of, embed_side, evaluating, never
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent, counts
@@ -61,7 +62,9 @@ class Exact:
     ):
         counts(chunk=chunk)
         require_single(model.latent)
-        self.model, self.corpus, self.side, self.chunk, self.stop = model, corpus, side, chunk, stop
+        self.copies = Copies.of(corpus)
+        self.model, self.side, self.chunk, self.stop = model, side, chunk, stop
+        self.corpus = corpus.part(self.copies.first)
 
     def __call__(self, queries: OneSide, k: int) -> Found:
         """The best k; of equal energies the one that comes first in the corpus."""
@@ -71,7 +74,8 @@ class Exact:
             return Found(*(torch.zeros(len(queries), min(k, few), dtype=t) for t in (torch.int64, torch.float64)))
         rows, width = self._block(len(queries), queries.embedding.shape[1])
         parts = [self._best(queries.part(slice(i, i + rows)), few, width) for i in range(0, len(queries), rows)]
-        return refined(self.model, queries, self.corpus, torch.cat(parts), k, self.side, chunk=self.chunk)
+        found = refined(self.model, queries, self.corpus, torch.cat(parts), k, self.side, chunk=self.chunk)
+        return Found(*self.copies.listed(*found, k))
 
     def _block(self, queries: int, dim: int) -> tuple[int, int]:
         """How many queries, and how many of the corpus, at a time: as many y as fit beside one x, then as many x as fit."""

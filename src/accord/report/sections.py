@@ -281,6 +281,11 @@ def retrieval(run: Run) -> Html | None:
         rows.append([name, percent(view.number(f"recall@{k}")), percent(min(1.0, k / candidates))])
     rows.append(["Its place, median", figure(view.number("median_rank")), figure((candidates + 1) / 2)])
     rows.append(["Mean of 1 / place", fraction(view.number("mrr")), ""])
+    reverse = view.view("reverse")
+    if reverse:
+        rows.append(["Asked the other way round: first", percent(reverse.number("recall@1")), percent(1 / candidates)])
+    if view.number("class_map") is not None:
+        rows.append(["Same class early (mean average precision)", fraction(view.number("class_map")), ""])
     text = (
         f"Given x (one view, say), all {figure(candidates)} candidates for y are put in order of energy. "
         "How near the front is the one that belongs to x (the other view of the same sample)?"
