@@ -29,7 +29,7 @@ LARGE = 200_000
 """A smaller corpus is compared whole."""
 QUERIES = 2_000
 """For fewer queries an index is not made."""
-SHARE = 16
+SHARE = 8
 """One list of so many is looked through."""
 TRAINED = 64
 """So many points for each list are what lists are made of."""
@@ -75,7 +75,7 @@ def faiss_module() -> Any:
 class NearIndex:
     r"""Looks among the nearest only; what is found is ranked by its exact energy, but a better answer may be missed.
 
-    Points are shared out to about $4 \sqrt{m}$ lists, of which a query looks at those that are nearest, a sixteenth.
+    Points are shared out to about $4 \sqrt{m}$ lists, of which a query looks at those that are nearest, an eighth.
 
     Args:
         model: left in the mode it had.
