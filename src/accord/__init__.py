@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from accord.baselines.probabilistic import MixtureDensity as MixtureDensity
     from accord.data.augment import Augmentation as Augmentation
     from accord.data.augment import VectorAugmentation as VectorAugmentation
+    from accord.data.augment_series import SeriesAugmentation as SeriesAugmentation
+    from accord.data.augment_text import TextAugmentation as TextAugmentation
     from accord.data.loader import Loader as Loader
     from accord.data.pair import Pair as Pair
     from accord.data.pairing import Pairing as Pairing
     from accord.data.pairing import TwoViews as TwoViews
     from accord.data.pairing import two_views as two_views
+    from accord.data.pairing_future import Future as Future
+    from accord.data.pairing_future import future as future
+    from accord.data.pairing_hidden import Masked as Masked
+    from accord.data.pairing_hidden import masked as masked
     from accord.data.pairing_masked import MaskedBlocks as MaskedBlocks
     from accord.data.pairing_masked import masked_blocks as masked_blocks
     from accord.data.pairing_parts import Columns as Columns
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from accord.data.samples import BadItem as BadItem
     from accord.data.samples import Samples as Samples
     from accord.data.samples import split as split
+    from accord.data.series_sources import SeriesOptions as SeriesOptions
     from accord.data.sources import check_source as check_source
     from accord.data.sources import open_source as open_source
     from accord.data.synthetic import Ellipse as Ellipse
@@ -162,14 +169,19 @@ _NAMES = {
     "accord.baselines.generative": "generative likelihood",
     "accord.baselines.probabilistic": "CommonWidthGaussian FlowDensity GaussianDensity MixtureDensity",
     "accord.data.augment": "Augmentation VectorAugmentation",
+    "accord.data.augment_series": "SeriesAugmentation",
+    "accord.data.augment_text": "TextAugmentation",
     "accord.data.loader": "Loader",
     "accord.data.pair": "Pair",
     "accord.data.pairing": "Pairing TwoViews two_views",
+    "accord.data.pairing_future": "Future future",
+    "accord.data.pairing_hidden": "Masked masked",
     "accord.data.pairing_masked": "MaskedBlocks masked_blocks",
     "accord.data.pairing_parts": "Columns Halves columns halves",
     "accord.data.pairing_restored": "Restoring restoring",
     "accord.data.random": "Draws",
     "accord.data.samples": "BadItem Samples split",
+    "accord.data.series_sources": "SeriesOptions",
     "accord.data.sources": "check_source open_source",
     "accord.data.synthetic": "Ellipse Forks Jump Torus",
     "accord.errors": "AccordError",
@@ -258,6 +270,7 @@ __all__ = [
     "FlowMatchingDensity",
     "Forks",
     "Found",
+    "Future",
     "Gaussian",
     "GaussianDensity",
     "GaussianWalk",
@@ -278,6 +291,7 @@ __all__ = [
     "LowDimensional",
     "MLPPredictor",
     "Markov",
+    "Masked",
     "MaskedBlocks",
     "Mined",
     "Minimizer",
@@ -298,7 +312,9 @@ __all__ = [
     "Restoring",
     "Sampled",
     "Samples",
+    "SeriesAugmentation",
     "SeriesConv",
+    "SeriesOptions",
     "SeriesTransformer",
     "Sparse",
     "Standardize",
@@ -306,6 +322,7 @@ __all__ = [
     "Tabular",
     "Term",
     "Terms",
+    "TextAugmentation",
     "Torus",
     "TwoViews",
     "UsageEntropy",
@@ -327,6 +344,7 @@ __all__ = [
     "distilled",
     "fit",
     "free_energy",
+    "future",
     "gauss_newton",
     "generative",
     "halves",
@@ -335,6 +353,7 @@ __all__ = [
     "likelihood",
     "load_weights",
     "logistic",
+    "masked",
     "masked_blocks",
     "mmcr",
     "open_source",

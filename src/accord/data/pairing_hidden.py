@@ -47,10 +47,6 @@ class Masked(Pairing):
         """All of it, nothing hidden."""
         return _numbers(batch)
 
-    def plain_y(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
-        """What `join` hides."""
-        return self.join(Originals(batch), Originals(batch)).y
-
     def join(self, x: Originals, y: Originals) -> Pair:
         """The visible part of the samples x and the hidden part of the samples y; the same is hidden of all."""
         values = _numbers(x.values)

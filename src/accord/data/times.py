@@ -56,7 +56,7 @@ def read_times(column: Any, name: str, keys: Sequence[str]) -> Times:
         raise DataError(f'column "{name}" holds {kind}, no times', where=keys[0], help=_HELP, code="E382") from error
     wrong = np.flatnonzero(~np.isfinite(numbers))
     if len(wrong):
-        raise _refused(f'no finite time in column "{name}"', wrong, keys, "fill it in, or drop the row", "E382")
+        raise _refused(f'no time in column "{name}"', wrong, keys, "fill it in, or drop the row", "E382")
     return Times(numbers, [])
 
 
