@@ -30,8 +30,7 @@ class LogMel(nn.Module):
         mels: number of bands.
         window: seconds of a frame.
         hop: seconds from one frame to the next.
-        floor: epsilon, added before the logarithm: what is much weaker than this power is silence. The default is for waveforms of
-            variance 1, with `Standardize` before: 20 dB below their mean power. For waveforms as they are it has to be far less.
+        floor: epsilon, added before the logarithm: what is much weaker than this power is silence.
         centre: subtract from each band its mean over the frames of the sound (Atal 1974, doi:10.1121/1.1914702): what voice, microphone
             and loudness add to every frame is gone, and so is all else that does not change.
 
@@ -51,7 +50,7 @@ class LogMel(nn.Module):
         mels: int = 40,
         window: float = 0.025,
         hop: float = 0.010,
-        floor: float = 1e-2,
+        floor: float = 1e-5,
         centre: bool = False,
     ):
         super().__init__()
