@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
+from tests.test_report import Page, change, fake_run
 
+from accord.errors import ArtifactError
+from accord.report.page import write_report
 from accord.report.surprise import COLUMNS, pieces, surprise_chart
 
 
@@ -51,3 +56,19 @@ def test_a_series_without_any_value_still_makes_a_chart() -> None:
     assert "No surprise was measured" in chart
     assert 'class="line fine s1"' not in chart
     assert "No surprise" in surprise_chart("nothing at all", [])
+
+
+def test_the_page_shows_surprise_where_it_was_measured(tmp_path: Path) -> None:
+    run = fake_run.write_run(tmp_path / "run", samples=24, lines=12)
+    assert 'id="surprise"' not in write_report(run).read_text()
+    values = [None, 0.5, 3.0, *([0.1] * 20)]
+    series = [{"name": "pump<1>.csv", "first": 90, "stride": 2, "surprise": values}]
+    change(run, "evaluation.json", lambda found: found.update(surprise={"median": 1, "high": 2, "series": series}))
+    page = Page(write_report(run))
+    assert "pump<1>.csv" in page.text("surprise")
+    assert "highest, 3, at step 94" in page.text("surprise")
+    assert "#surprise" in {link.get("href") for link in page.all("a")}
+    series[0]["surprise"] = ["high"]
+    change(run, "evaluation.json", lambda found: found.update(surprise={"series": series}))
+    with pytest.raises(ArtifactError, match="surprise"):
+        write_report(run)

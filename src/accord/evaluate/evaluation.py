@@ -26,6 +26,7 @@ from accord.evaluate.features import (
     numbers,
 )
 from accord.evaluate.hypothesis_pictures import examples
+from accord.evaluate.over_time import over_time
 from accord.evaluate.pictures import Sheet
 from accord.evaluate.probes import Part
 from accord.evaluate.shown import THUMBNAILS, pictures
@@ -150,6 +151,9 @@ def _measure(
         embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
         rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
         found["energy"] = energy.summary(rungs)
+    if samples.windows is not None:
+        with work.stage("surprise"):
+            found["surprise"] = over_time(model, samples, index, pairing, seed=work.seed, stop=work.stop)
     with work.stage("retrieval"):
         labels = None if samples.labels is None else samples.labels[pairs]
         found["retrieval"] = retrieval.evaluated(model, embedded, content, labels, stop=work.stop)

@@ -18,6 +18,7 @@ from accord.report.latent import hypotheses, latent
 from accord.report.pictures import embedding_map, neighbours, pairs, pool
 from accord.report.read import MAX_BAD_SHOWN, Run, read_run
 from accord.report.sections import energy, facts_of, probes, section, spectrum, table, trained
+from accord.report.surprise import surprise
 from accord.report.text import LEADS
 from accord.report.training import training
 from accord.report.verdict import verdict
@@ -52,6 +53,7 @@ def render(run: Run) -> str:
         probes(run),
         curves,
         energy(run),
+        surprise(run),
         latent(run),
         hypotheses(run),
         spectrum(run),
@@ -129,6 +131,7 @@ ANCHORS = (
     ("probes", "Probes"),
     ("training", "Training"),
     ("energy", "Energy"),
+    ("surprise", "Surprise"),
     ("latent", "z"),
     ("hypotheses", "Predictions"),
     ("spectrum", "Spectrum"),

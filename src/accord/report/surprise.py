@@ -6,10 +6,33 @@ import math
 from collections.abc import Sequence
 
 from accord.report.charts import Frame, Html, axes, figure, line_path, linear, path, picture, short, tag
+from accord.report.read import Run, View
+from accord.report.sections import panel, section
+from accord.report.text import EXPLAIN, LEADS
 
 FRAME = Frame(width=900, height=230, left=50, right=888, top=20, bottom=186)
 COLUMNS = 400
 """Stretches of time of which the lowest and the highest value are drawn: a peak of one step is never lost."""
+
+
+def surprise(run: Run) -> Html | None:
+    """Surprise over the held-out time of each series, where samples are windows."""
+    panels = [
+        panel(one.text("name") or "", None, chart_of(one)) for one in run.evaluation.view("surprise").views("series")
+    ]
+    if not panels:
+        return None
+    note = tag("p", EXPLAIN["surprise"], class_="explain")
+    return section("surprise", "Surprise over time", LEADS["surprise"], *panels, note)
+
+
+def chart_of(one: View) -> Html:
+    """The chart of one series of evaluation.json."""
+    known = View({"known": [v for v in one.items("surprise") if v is not None]}, one.where).numbers("known")
+    left = iter(known)
+    values = [None if v is None else next(left) for v in one.items("surprise")]
+    first, stride = max(one.index("first"), 0), max(one.index("stride"), 1)
+    return surprise_chart(one.text("name") or "", values, first=first, stride=stride)
 
 
 def surprise_chart(
@@ -17,6 +40,7 @@ def surprise_chart(
     surprise: Sequence[float | None],
     *,
     first: int = 0,
+    stride: int = 1,
     high: float = 1.0,
     spans: Sequence[tuple[int, int]] = (),
     x_name: str = "step",
@@ -25,14 +49,15 @@ def surprise_chart(
 
     Args:
         title: of the series.
-        surprise: of each step, None where there is none; the line is broken there.
+        surprise: of each step, or of stretches of them, None where there is none; the line is broken there.
         first: number of the first step.
+        stride: steps per value.
         high: what is usual stays below: a dashed line across.
         spans: first and last step of stretches that are known to be odd, shaded.
         x_name: what steps are.
     """
     values = [v for v in surprise if v is not None]
-    steps = [float(first), float(first + max(len(surprise) - 1, 1))]
+    steps = [float(first), float(first + stride * max(len(surprise) - 1, 1))]
     x = linear(steps, FRAME.left, FRAME.right, count=8, tight=True)
     y = linear([0.0, high, *values], FRAME.bottom, FRAME.top, count=4)
     shades = [
@@ -47,11 +72,11 @@ def surprise_chart(
         for a, b in spans
         if x.low <= a <= b <= x.high
     ]
-    lines = [path("line fine s1", line_path(x, y, at, drawn)) for at, drawn in pieces(surprise, first)]
+    lines = [path("line fine s1", line_path(x, y, at, drawn)) for at, drawn in pieces(surprise, first, stride)]
     level = short(y.at(high))
     usual = path("chance", f"M{short(FRAME.left)} {level}H{short(FRAME.right)}", f"usual: up to {figure(high)}")
     return picture(
-        title, words(surprise, first, high, spans), FRAME.width, FRAME.height,
+        title, words(surprise, first, stride, high, spans), FRAME.width, FRAME.height,
         *shades, axes(x, y, x_name, "surprise"), *lines, usual,
     )  # fmt: skip
 
@@ -60,7 +85,7 @@ def _size(left: float, right: float) -> dict[str, float]:
     return {"width": max(right - left, 1.5), "height": FRAME.bottom - FRAME.top}
 
 
-def pieces(surprise: Sequence[float | None], first: int) -> list[tuple[list[float], list[float]]]:
+def pieces(surprise: Sequence[float | None], first: int, stride: int = 1) -> list[tuple[list[float], list[float]]]:
     """Unbroken parts of the line as (steps, values): of each stretch of time its lowest and its highest, in their order."""
     width = max(1, math.ceil(len(surprise) / COLUMNS))
     found: list[tuple[list[float], list[float]]] = [([], [])]
@@ -70,18 +95,20 @@ def pieces(surprise: Sequence[float | None], first: int) -> list[tuple[list[floa
             found.append(([], []))
             continue
         for value, t in sorted({min(known), max(known)}, key=lambda one: one[1]):
-            found[-1][0].append(float(first + t))
+            found[-1][0].append(float(first + stride * t))
             found[-1][1].append(value)
     return [part for part in found if part[0]]
 
 
-def words(surprise: Sequence[float | None], first: int, high: float, spans: Sequence[tuple[int, int]]) -> str:
+def words(
+    surprise: Sequence[float | None], first: int, stride: int, high: float, spans: Sequence[tuple[int, int]]
+) -> str:
     """What the chart shows, for those who do not see it."""
     known = [(v, t) for t, v in enumerate(surprise) if v is not None]
     if not known:
         return "No surprise was measured."
     top, place = max(known, key=lambda one: one[0])
     share = sum(v > high for v, _ in known) / len(known)
-    said = f"Surprise over {len(known):,} steps: highest, {figure(top)}, at step {first + place:,}; "
+    said = f"Surprise over {stride * len(known):,} steps: highest, {figure(top)}, at step {first + stride * place:,}; "
     said += f"{100 * share:.1f} % above {figure(high)}."
     return said + (f" {len(spans)} stretches are labelled as odd." if spans else "")

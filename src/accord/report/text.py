@@ -8,6 +8,7 @@ LEADS = {
     "training": "How the run went, step by step. Point at a curve to read its values.",
     "energy": "The energy of a pair is low where the two belong together and high where they do not. The less the two "
     "hills overlap, the better the model tells them apart.",
+    "surprise": "Where in time the energy of windows is high: there the series is not as training led the model to expect.",
     "spectrum": "If the embeddings collapsed on to a few directions, or one point, they would say little about the "
     "samples. These figures would show it.",
     "map": "To the model every sample is a point in a space of many dimensions; this is its shadow in two.",
@@ -29,6 +30,8 @@ EXPLAIN = {
     "bars": "Longer is better. Whiskers are one standard deviation over draws of labels.",
     "gain": "“Gain” is learned features minus the best of the others, in percentage points.",
     "events": "Dashed upright lines mark what happened on the way:",
+    "surprise": "0 is the usual energy of a held-out window, 1 (dashed) what one window in a hundred exceeds. The line shows where "
+    "surprise is; whether there is any, only labels can tell.",
     "ladder": "Gap: how far the mean energy lies above that of matched pairs. AUROC: share of comparisons in which the "
     "mismatch has the higher energy. d′: the gap in standard deviations.",
     "spectrum": "How much of the embedding lies along each of its directions, greatest first. A flat line uses all of "
