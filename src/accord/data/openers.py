@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +180,8 @@ def from_arrays(files: Sequence[Mapping[str, Any]], names: Sequence[str] | None,
     if request.kind == "series" or (x.ndim == 3 and x.dtype.kind == "f" and request.kind is None):
         return open_arrays(request.name, x, request.series, request.policy, keys=keys, labels=labels, notes=notes)
     if x.ndim == 2:
-        return _rows(Numbers(x, list(unnamed_features(x.shape[1])), notes), keys, labels, request)
+        unnamed = replace(request, features=None)  # columns without names go by their places
+        return _rows(Numbers(x, list(unnamed_features(x.shape[1])), notes), keys, labels, unnamed)
     return pixel_samples(request.name, x, keys, labels, notes, request.options, request.policy)
 
 
