@@ -35,12 +35,13 @@ from accord.model.predictor import IdentityPredictor
 from accord.objective.contrastive import info_nce
 from accord.objective.loss import Inference, Terms
 from accord.objective.negatives import Mined, Sampled
+from accord.objective.principles import visreg
 from losses import Peak
 
-N, D = 1024, 64
+N, D = 512, 64
 """Where n or d stand still."""
 SWEEPS: dict[str, tuple[int, ...]] = {
-    "n": (128, 256, 512, 1024, 2048, 4096),
+    "n": (128, 256, 512, 1024, 2048),
     "d": (64, 128, 256, 512, 1024),
     "views": (1, 2, 4, 8),
     "ranks": (1, 2, 4),
@@ -100,6 +101,8 @@ def terms_of(name: str) -> Terms:
             return info_nce(negatives=Mined(16, mode="hardest"))
         case "info_nce, 16 at random":
             return info_nce(negatives=Sampled(16))
+        case "visreg":
+            return visreg(slices=1024)  # as many as SIGReg has; the default is 4,096
         case _:
             return PRINCIPLES[name]()
 
@@ -173,7 +176,8 @@ def by_processes(size: int, names: list[str], repeats: int) -> dict[str, tuple[f
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["losses", "accord.build_objective"])
     out = context.SimpleQueue()
     started = [context.Process(target=process, args=(r, size, port, names, repeats, out)) for r in range(size)]
     for one in started:

@@ -49,9 +49,9 @@ MOST_PAIRS = 10_000
 """Energies and retrieval are measured on at most so many samples, chosen at random."""
 SEARCHED, SAMPLED = 500, 64
 """The same where z of every x with every y has to be searched for, step by step or by many particles: minutes instead of hours."""
-MADE, OF_NETWORK = 400_000_000, 32
-"""And where each pair takes a decoder or a network of its own: numbers of y made in all, counting a network as 32 decoders. A CVAE takes
-0.1 ms of a core for a pair of colour images of 32 x 32 pixels: 3 s for all pairs of 180, 26 s for those of 500."""
+MADE, OF_NETWORK = 100_000_000, 8
+"""And where each pair takes a decoder or a network of its own: numbers of y made in all, counting a network as 8 decoders. A CVAE takes
+0.1 ms of a core for a pair of colour images of 16 x 16 pixels: 3 s for all pairs of 180, 26 s for those of 500."""
 LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 10
 
 
