@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch import Tensor
 
 from accord import presets
@@ -250,7 +251,9 @@ def draw(results: dict[str, dict[str, list[tuple[float, float]]]], found: dict[s
         title="slope of time, measured (and by the formula)",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(64).save(path, optimize=True)
 
 
 def main() -> None:
