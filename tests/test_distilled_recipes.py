@@ -17,7 +17,8 @@ from accord.errors import UsageError
 from accord.model.centred import CentredDivergence
 from accord.model.energy import cosine, smooth_l1
 from accord.model.teacher import MovingAverage, StopGradient
-from accord.recipe import MaskedBlocks, OwnViTEncoder
+from accord.recipe import MaskedBlocks
+from accord.recipe_encoder import OwnViTEncoder
 from accord.resolve import resolve
 from accord.run import new_objective, open_run
 

@@ -15,7 +15,7 @@ def test_preset_is_a_valid_recipe(name: str) -> None:
     recipe = recipe_toml.parse({**presets.PRESETS[name], "data": {"source": "somewhere"}})
     training = recipe.training
     assert sum(value is not None for value in (training.epochs, training.steps, training.budget)) == 1
-    assert recipe.encoder is not None
+    assert (recipe.encoder is None) == (name == "pairs"), "what encodes a side of a pair follows from its kind"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,7 @@ def test_preset_is_a_valid_recipe(name: str) -> None:
         ("vector", (6,), "torus", "vector_pairs"),
         ("image", (1, 16, 16), "jump", "jump"),
         ("vector", (14,), "forks.csv", "vector"),
+        ("pair", (), "table.parquet", "pairs"),
     ],
 )
 def test_preset_for(kind: str, shape: tuple[int, ...], source: str, expected: str) -> None:

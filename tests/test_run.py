@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from accord import build, build_objective, recipe_toml
+from accord import build, build_encoder, build_objective, recipe_toml
 from accord.data.augment import Augmentation
 from accord.data.random import Draws
 from accord.errors import UsageError
@@ -124,7 +124,7 @@ def test_pairings_that_do_not_fit_the_data(given: dict[str, Any], message: str) 
 def test_one_encoder_cannot_take_two_forms() -> None:
     recipe, _ = resolve("forks:m=2,n=64", {}, None)
     with pytest.raises(UsageError, match="one encoder cannot take both") as caught:
-        build.model(recipe.model_copy(update={"encoder_y": None}), build.placeholder([2]))
+        build.model(recipe.model_copy(update={"encoder_y": None}), build_encoder.placeholder([2]))
     assert "encoder_y" in (caught.value.help or "")
 
 
@@ -182,4 +182,4 @@ def test_a_principle_that_takes_y_as_data_gets_y_as_data(principle: str) -> None
         build_objective.terms(recipe)
     assert caught.value.code == "E219"
     with pytest.raises(UsageError, match="'identity'"):
-        build.model(resolve("digits", {"objective": {"name": principle}}, None)[0], build.placeholder((1,)))
+        build.model(resolve("digits", {"objective": {"name": principle}}, None)[0], build_encoder.placeholder((1,)))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from accord.data.pairing_parts import halves as halves
     from accord.data.pairing_restored import Restoring as Restoring
     from accord.data.pairing_restored import restoring as restoring
+    from accord.data.pairing_sides import sides as sides
     from accord.data.random import Draws as Draws
     from accord.data.samples import BadItem as BadItem
     from accord.data.samples import Samples as Samples
@@ -176,6 +177,7 @@ _NAMES = {
     "accord.data.pairing": "Pairing TwoViews two_views",
     "accord.data.pairing_future": "Future future",
     "accord.data.pairing_hidden": "Masked masked",
+    "accord.data.pairing_sides": "sides",
     "accord.data.pairing_masked": "MaskedBlocks masked_blocks",
     "accord.data.pairing_parts": "Columns Halves columns halves",
     "accord.data.pairing_restored": "Restoring restoring",
@@ -366,6 +368,7 @@ __all__ = [
     "score_matching",
     "search",
     "siamese",
+    "sides",
     "siglip",
     "sigreg",
     "simsiam",

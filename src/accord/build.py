@@ -2,66 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from accord import recipe as r
+from accord import recipe_encoder as e
 from accord.build_baselines import rival
+from accord.build_encoder import Form, Shape, encoder, form_of
 from accord.build_latent import default_minimizer, latent, minimizer, require_fit
 from accord.build_objective import cost, objective_of
 from accord.data.augment import Augmentation, VectorAugmentation
-from accord.data.pairing import Pairing, TwoViews, two_views
+from accord.data.augment_series import SeriesAugmentation
+from accord.data.augment_text import TextAugmentation
+from accord.data.pairing import Change, Pairing, TwoViews, two_views
 from accord.data.pairing_masked import masked_blocks
 from accord.data.pairing_parts import columns, halves
+from accord.data.pairing_sides import SidePairs, sides
 from accord.data.random import Draws
+from accord.data.values import Sides, Values, blank
 from accord.errors import UsageError
 from accord.model.encoder import Branch, Encoder
-from accord.model.external import hugging_face_backbone, timm_backbone
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Latent
-from accord.model.mlp import MLP
-from accord.model.multiscale import MultiScale
 from accord.model.normalize import Standardize
 from accord.model.predictor import DictionaryPredictor, IdentityPredictor, MLPPredictor, Predictor
-from accord.model.projector import Projector, Prototypes
-from accord.model.resnet import resnet18, resnet34, resnet50
 from accord.model.teacher import MovingAverage, StopGradient
-from accord.model.vit import ViT, vit_base, vit_small, vit_tiny
 from accord.objective.loss import Objective
 from accord.recipe_latent import MinimizerSection
 from accord.recipe_rivals import Rival
 from accord.train.optim import LARS, SGD, AdamW, OptimizerSettings
 
-AUGMENTATIONS: dict[str, Callable[[], Augmentation]] = {
+AUGMENTATIONS: dict[str, Callable[[], Change]] = {
     "none": Augmentation,
     "light": Augmentation.light,
     "photo": Augmentation.photo,
     "grey_photo": Augmentation.grey_photo,
     "digits": Augmentation.digits,
+    "vector": VectorAugmentation,
+    "series": SeriesAugmentation.series,
+    "audio": SeriesAugmentation.sound,
+    "text": TextAugmentation,
 }
-RESNETS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
-VITS = {"vit_tiny": vit_tiny, "vit_small": vit_small, "vit_base": vit_base}
 
 
-Shape = tuple[int, ...]
-"""Of one x or y, without the batch."""
-
-
-def objective(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> Objective:
+def objective(recipe: r.Recipe, first: nn.Module, first_y: nn.Module | None = None) -> Objective:
     """The model of a recipe and the terms it is trained by.
 
     Args:
         recipe: resolved: it says the kind and shape of the data.
-        standardize: the first layer of the encoder of x, and of that of y where there is no other.
-        standardize_y: the first layer of the encoder of y.
+        first: the first layer of the encoder of x, and of that of y where there is no other (`build_encoder.front`).
+        first_y: the first layer of the encoder of y.
     """
-    return objective_of(recipe, model(recipe, standardize, standardize_y))
+    return objective_of(recipe, model(recipe, first, first_y))
 
 
-def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize | None = None) -> JointEmbedding:
+def model(recipe: r.Recipe, first: nn.Module, first_y: nn.Module | None = None) -> JointEmbedding:
     """The energy model of a resolved recipe, with fresh weights.
 
     Raises:
@@ -71,7 +69,8 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
     how = recipe.minimizer or how_z_is_found(recipe)
     require_fit(recipe.latent, how, linear=_linear(recipe), bounded=recipe.predictor.name != "mlp")
     x, y = forms(recipe)
-    if isinstance(recipe.encoder_y, r.MovingAverage | r.StopGradient | None) and x != y:
+    one_kind = form_of(recipe, "x")._replace(shape=x) == form_of(recipe, "y")._replace(shape=y)
+    if isinstance(recipe.encoder_y, e.MovingAverage | e.StopGradient | None) and not one_kind:
         raise UsageError(
             f"one encoder cannot take both x of shape {x} and y of shape {y}",
             where="encoder_y",
@@ -81,11 +80,19 @@ def model(recipe: r.Recipe, standardize: Standardize, standardize_y: Standardize
             "or pairs whose x and y have one shape",
             code="E213",
         )
-    encoder_x = encoder(recipe, recipe.encoder, standardize, x)
+    encoder_x = encoder(recipe, recipe.encoder, first, form_of(recipe, "x"), x)
     dim, action_dim, compared = recipe.projector.dim, pairing(recipe).action_dim, cost(recipe)
     if isinstance(recipe.objective, Rival):
-        return rival(recipe, encoder_x, standardize_y or standardize, y, cost=compared, how=how, action_dim=action_dim)
-    encoder_y = encoder_of_y(recipe, encoder_x, standardize_y or standardize, y)
+        last = first_y or first
+        if not isinstance(last, Standardize):
+            raise UsageError(
+                f"the rival {recipe.objective.name!r} makes y itself, which has to be numbers or an image",
+                where="objective.name",
+                help="use a principle that encodes y",
+                code="E216",
+            )
+        return rival(recipe, encoder_x, last, y, cost=compared, how=how, action_dim=action_dim)
+    encoder_y = encoder_of_y(recipe, encoder_x, first_y or first, y)
     z = latent(recipe.latent, dim)
     found = minimizer(how, z, dim, action_dim)
     return JointEmbedding(encoder_x, encoder_y, predictor(recipe, z), cost=compared, latent=z, minimizer=found)
@@ -107,124 +114,34 @@ def forms(recipe: r.Recipe) -> tuple[Shape, Shape]:
     Raises:
         UsageError: for a pairing that does not fit the kind or the shape of the data.
     """
-    assert recipe.data.shape is not None, "the recipe is not resolved"
-    dtype, pairs = torch.float32 if recipe.data.kind == "vector" else torch.uint8, pairing(recipe)
-    pair = pairs(torch.zeros(2, *recipe.data.shape, dtype=dtype), Draws(0, 0, torch.arange(2)))
-    axes = len(recipe.data.shape)
-    y = tuple(pair.y.shape[-axes:])
-    return (y if pairs.alike else tuple(pair.x.shape[-axes:])), y
+    pairs = pairing(recipe)
+    pair = pairs(blanks(recipe, 2), Draws(0, 0, torch.arange(2)))
+    x = tuple(pair.x.shape[-len(form_of(recipe, "x").shape) :])
+    y = tuple(pair.y.shape[-len(form_of(recipe, "y").shape) :])
+    return (y if pairs.alike else x), y
 
 
-def encoder(
-    recipe: r.Recipe, section: r.EncoderSection, standardize: Standardize, shape: Shape, *, plain: bool = False
-) -> Encoder:
-    """Standardisation, backbone and projector, for inputs of this shape; `plain`: nothing of them is ever hidden."""
-    if isinstance(section, r.IdentityEncoder):
-        return _identity(recipe, standardize, shape)
-    network, width = backbone(section, recipe, shape, plain=plain)
-    projector = _projector(recipe, width)
-    sample_ndim = 1 if recipe.data.kind == "vector" else 3
-    return Encoder(nn.Sequential(standardize, network), projector, sample_ndim=sample_ndim)
+def blanks(recipe: r.Recipe, count: int) -> Values:
+    """`count` samples of zeros, as `Samples.batch` gives them."""
+    x = form_of(recipe, "x")
+    first = blank(x.kind, x.shape, count)
+    if recipe.data.kind != "pair":
+        return first
+    y = form_of(recipe, "y")
+    return Sides(first, blank(y.kind, y.shape, count))
 
 
-def encoder_of_y(recipe: r.Recipe, student: Encoder, standardize: Standardize, shape: Shape) -> Branch:
+def encoder_of_y(recipe: r.Recipe, student: Encoder, first: nn.Module, shape: Shape) -> Branch:
     """The encoder of y: one of its own, a teacher of the encoder of x, or this very encoder."""
     match recipe.encoder_y:
         case None:
             return student
-        case r.MovingAverage() as section:
+        case e.MovingAverage() as section:
             return MovingAverage(student, momentum=(section.momentum[0], section.momentum[1]))
-        case r.StopGradient():
+        case e.StopGradient():
             return StopGradient(student)
         case section:
-            return encoder(recipe, section, standardize, shape, plain=True)
-
-
-def _projector(recipe: r.Recipe, width: int) -> nn.Module:
-    """From features of this width to embeddings."""
-    section, hidden = recipe.projector, tuple(recipe.projector.hidden)
-    if section.bottleneck is not None:
-        bottleneck = Projector(width, section.bottleneck, hidden=hidden)
-        return nn.Sequential(bottleneck, Prototypes(section.bottleneck, section.dim))
-    name = recipe.objective.name
-    return Projector(width, section.dim, hidden=hidden, final_norm=name == "barlow_twins", rectified=name == "rdmreg")
-
-
-def _identity(recipe: r.Recipe, standardize: Standardize, shape: Shape) -> Encoder:
-    """The standardised vector itself as embedding."""
-    if recipe.data.kind != "vector" or shape[0] != recipe.projector.dim:
-        raise UsageError(
-            f"the encoder 'identity' makes embeddings of shape {shape}, but projector.dim is {recipe.projector.dim}",
-            where="projector.dim",
-            help=f"set projector.dim to {shape[0]}"
-            if recipe.data.kind == "vector"
-            else "it is for vectors: use another encoder, or a principle that encodes y",
-            code="E215",
-        )
-    return Encoder(nn.Sequential(standardize, nn.Identity()), sample_ndim=1)
-
-
-def backbone(
-    section: r.EncoderSection, recipe: r.Recipe, shape: Shape, *, plain: bool = False
-) -> tuple[nn.Module, int]:
-    """A backbone by name and the width of its features.
-
-    Raises:
-        UsageError: if it does not fit the kind of data, or the size or patches of the views.
-    """
-    if isinstance(section, r.MLPEncoder) != (recipe.data.kind == "vector"):
-        wanted = "mlp" if recipe.data.kind == "vector" else "an image encoder"
-        raise UsageError(
-            f"encoder {section.name!r} does not fit {recipe.data.kind} data",
-            where="encoder.name",
-            help=f"use {wanted}",
-            code="E210",
-        )
-    masks = recipe.pairing if isinstance(recipe.pairing, r.MaskedBlocks) and not plain else None
-    if masks is not None and isinstance(section, r.ViTEncoder | r.OwnViTEncoder) and masks.patch % section.patch:
-        raise UsageError(
-            f"the encoder's patches of {section.patch} pixels do not divide the hidden ones of {masks.patch}",
-            where="encoder.patch",
-            help=f"set encoder.patch and pairing.patch to the same, for example {masks.patch}",
-            code="E212",
-        )
-    network = _backbone(section, shape, masked=masks is not None)
-    return network, int(network.feature_dim)  # type: ignore[arg-type]
-
-
-def _backbone(section: r.EncoderSection, shape: Shape, *, masked: bool) -> nn.Module:
-    channels = shape[0]
-    match section:
-        case r.MLPEncoder():
-            network: nn.Module = MLP(channels, tuple(section.hidden))
-        case r.ConvEncoder():
-            network = MultiScale(channels, **section.model_dump(exclude={"name", "stem_init"}))
-        case r.ResNetEncoder():
-            network = RESNETS[section.name](channels=channels, stem=section.stem)
-        case r.ViTEncoder() | r.OwnViTEncoder():
-            network = _transformer(section, shape, masked=masked)
-        case r.TimmEncoder():
-            network = timm_backbone(section.model, channels=channels, pretrained=section.pretrained)
-        case r.IdentityEncoder():
-            raise AssertionError("it has no backbone")
-        case r.HuggingFaceEncoder():
-            network = hugging_face_backbone(section.model, pretrained=section.pretrained)
-    return network
-
-
-def _transformer(section: r.ViTEncoder | r.OwnViTEncoder, shape: Shape, *, masked: bool) -> ViT:
-    channels, size = shape[0] - masked, (shape[1], shape[2])
-    if isinstance(section, r.ViTEncoder):
-        return VITS[section.name](image_size=size, patch=section.patch, channels=channels, masked=masked)
-    return ViT(
-        image_size=size,
-        patch=section.patch,
-        dim=section.width,
-        depth=section.depth,
-        heads=section.heads,
-        channels=channels,
-        masked=masked,
-    )
+            return encoder(recipe, section, first, form_of(recipe, "y"), shape, plain=True)
 
 
 def predictor(recipe: r.Recipe, z: Latent) -> Predictor:
@@ -266,7 +183,7 @@ def pairing(recipe: r.Recipe) -> Pairing:
     match section:
         case r.TwoViews():
             return two_views(
-                augmentation(section.augment, "vector" if kind == "vector" else "photo"),
+                augmentation(section.augment, "photo" if kind == "image" else kind),
                 size=section.size,
                 local=section.local,
                 local_size=section.local_size,
@@ -274,6 +191,12 @@ def pairing(recipe: r.Recipe) -> Pairing:
             )
         case r.Halves():
             return halves(section.split, augmentation=light(section.augment), size=section.size)
+        case r.Columns() if kind == "pair":
+            return sides(
+                augmentation_x=_changes(section.augment_x, form_of(recipe, "x")),
+                augmentation_y=_changes(section.augment_y, form_of(recipe, "y")),
+                size=section.size,
+            )
         case r.Columns():
             return columns(section.x, section.y, features=recipe.data.features or ())
         case r.MaskedBlocks():
@@ -287,17 +210,29 @@ def pairing(recipe: r.Recipe) -> Pairing:
             )
 
 
+def _changes(section: r.Augment | None, form: Form) -> Change | None:
+    """What changes a side of a pair at random, None for nothing."""
+    return None if section is None else augmentation(section, "none" if form.kind == "image" else form.kind)
+
+
 def in_units(pairing: Pairing, model: JointEmbedding) -> Pairing:
     """The pairing with what happens to vectors in units of the columns: those of the first layer, which every checkpoint holds.
 
     The layer itself is referred to, not its numbers: a run that goes on, or is opened, uses what was fixed when training began.
     """
-    backbone = model.encoder_x.backbone
-    first = backbone[0] if isinstance(backbone, nn.Sequential) else None
+    if isinstance(pairing, SidePairs):
+        return replace(pairing, units_x=_units(model.encoder_x), units_y=_units(model.encoder_y))
+    units = _units(model.encoder_x)
     vectors = isinstance(pairing, TwoViews) and isinstance(pairing.augmentation, VectorAugmentation)
-    if not vectors or not isinstance(first, Standardize):
-        return pairing
-    return replace(pairing, units=first)  # type: ignore[type-var]
+    return replace(pairing, units=units) if vectors and units is not None else pairing  # type: ignore[type-var]
+
+
+def _units(encoder: Branch) -> Standardize | None:
+    """The first layer of an encoder, if it standardises."""
+    first = (
+        encoder.backbone[0] if isinstance(encoder, Encoder) and isinstance(encoder.backbone, nn.Sequential) else None
+    )
+    return first if isinstance(first, Standardize) else None
 
 
 def light(section: r.Augment | None) -> Augmentation | None:
@@ -305,7 +240,7 @@ def light(section: r.Augment | None) -> Augmentation | None:
     if section is None:
         return None
     made = augmentation(section, "none")
-    if isinstance(made, VectorAugmentation):
+    if not isinstance(made, Augmentation):
         raise UsageError(
             "this pairing is for images",
             where="pairing.augment.preset",
@@ -315,7 +250,7 @@ def light(section: r.Augment | None) -> Augmentation | None:
     return None if made == Augmentation() else made
 
 
-def augmentation(section: r.Augment, default: str) -> Augmentation | VectorAugmentation:
+def augmentation(section: r.Augment, default: str) -> Change:
     """The preset, or the default one, with the values that are set over it.
 
     Raises:
@@ -324,7 +259,7 @@ def augmentation(section: r.Augment, default: str) -> Augmentation | VectorAugme
     given = section.model_dump(exclude={"preset"}, exclude_none=True)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     preset = section.preset or default
-    base = VectorAugmentation() if preset == "vector" else AUGMENTATIONS[preset]()
+    base = AUGMENTATIONS[preset]()
     known = set(base.__dataclass_fields__)
     for key in given:
         if key not in known:
@@ -347,32 +282,3 @@ def optimizer(recipe: r.Recipe) -> OptimizerSettings:
             return SGD(momentum=section.momentum)
         case "lars":
             return LARS(momentum=section.momentum)
-
-
-def initialise(encoder: Branch, section: r.EncoderYSection | None, views: Tensor, *, seed: int) -> None:
-    """What an encoder takes from the data before training: the filters of its stem, if the recipe says so, or those of its student.
-
-    Args:
-        encoder: changed in place.
-        section: the recipe's section it was built from.
-        views: plain views of training samples, not standardised.
-        seed: of what is chosen at random.
-    """
-    if isinstance(encoder, MovingAverage):
-        encoder.restart()
-    elif isinstance(section, r.ConvEncoder) and section.stem_init == "whitened":
-        assert isinstance(encoder, Encoder)
-        assert isinstance(encoder.backbone, nn.Sequential)
-        network = encoder.backbone[1]
-        assert isinstance(network, MultiScale)
-        network.initialise_stem(encoder.backbone[0](views), seed=seed)
-
-
-def placeholder(shape: Sequence[int]) -> Standardize:
-    """A standardisation of the right width whose numbers come from a checkpoint."""
-    return Standardize(torch.zeros(shape[0]), torch.ones(shape[0]))
-
-
-def standardization(views: Tensor) -> Standardize:
-    """Mean and standard deviation per channel, or per column, of plain views of the training data."""
-    return Standardize.fit(views)

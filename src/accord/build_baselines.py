@@ -14,7 +14,8 @@ from accord.model.encoder import Encoder
 from accord.model.energy import Cost
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.normalize import Standardize
-from accord.recipe import IdentityEncoder, Recipe
+from accord.recipe import Recipe
+from accord.recipe_encoder import IdentityEncoder
 from accord.recipe_latent import MinimizerSection
 from accord.recipe_objective import ObjectiveSection
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from accord.cli_options import Column, Debug, Json, Label, Run, Source
+from accord.cli_options import Column, Debug, Json, Kinds, Label, Run, Side, Source
 from accord.cli_pairs import score, search
 from accord.errors import AccordError, DataError, EnvironmentFault, UsageError
 from accord.terminal import Terminal, crashed, flush, leave
@@ -90,13 +90,20 @@ def train(
     budget: Annotated[str | None, typer.Option("--budget", help="Training time, for example 90s, 10m, 2h.")] = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the data instead of a budget.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest valid checkpoint.")] = False,
+    x: Side = None,
+    y: Side = None,
+    kind: Kinds = None,
     column: Column = None,
     label: Label = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train an energy on SOURCE."""
+    """Train an energy on SOURCE; with --x and --y on pairs of any columns of a table.
+
+    Example: accord train emoji.parquet --x color --y name
+    """
     from accord import verbs
+    from accord.about_data import Sides
 
     terminal = Terminal(as_json=json)
     terminal.result(
@@ -108,6 +115,7 @@ def train(
             budget=budget,
             epochs=epochs,
             resume=resume,
+            sides=Sides(x, y, kind or []),
             column=column,
             label=label,
             terminal=terminal,
@@ -119,6 +127,9 @@ def train(
 def check(
     source: Source,
     strict: Annotated[bool, typer.Option("--strict", help="Report decoder warnings as well.")] = False,
+    x: Side = None,
+    y: Side = None,
+    kind: Kinds = None,
     column: Column = None,
     label: Label = None,
     json: Json = False,
@@ -126,9 +137,12 @@ def check(
 ) -> None:
     """Name every bad item of SOURCE; nothing is trained."""
     from accord import verbs
+    from accord.about_data import Sides
 
     terminal = Terminal(as_json=json)
-    found = verbs.check(source, strict=strict, column=column, label=label, terminal=terminal)
+    found = verbs.check(
+        source, strict=strict, sides=Sides(x, y, kind or []), column=column, label=label, terminal=terminal
+    )
     terminal.result(found)
     if found["bad"]:
         raise typer.Exit(DataError.exit_code)

@@ -20,3 +20,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Column = Annotated[str | None, typer.Option("--column", help="The image column of a table with several.")]
 Label = Annotated[str | None, typer.Option("--label", help="The column or array of class labels; only probes read it.")]
+Side = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMNS", help="Columns of a table, separated by commas, that are one side of the pairs."),
+]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="COLUMN=KIND",
+        help="What a column of --x or --y is, if it is not told right: image, audio, series, text, number or category.",
+    ),
+]

@@ -56,10 +56,8 @@ def predict(run_directory: Path, source: str, output: Path, wanted: Wanted, *, t
     run = open_run(run_directory)
     count = how_many(run.model.latent, wanted.hypotheses)
     samples = run.open_data(source, column=wanted.column).kept()
-    if wanted.sheet is not None and samples.kind != "image":
-        raise UsageError(
-            "rows of numbers have no pictures", where=str(wanted.sheet), help="leave out --sheet", code="E237"
-        )
+    if wanted.sheet is not None and any(side.kind != "image" for side in samples.sides or (samples,)):
+        raise UsageError("only images have pictures", where=str(wanted.sheet), help="leave out --sheet", code="E237")
     if count < wanted.hypotheses:
         terminal.say(
             f"note: this model has {count:,} prediction{'s' * (count != 1)} of each x, not {wanted.hypotheses:,}"

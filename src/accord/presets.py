@@ -111,6 +111,16 @@ RESNET18: Table = {
     "training": {"epochs": 300, "batch_size": 256},
 }
 
+# two different things that belong together; what encodes them follows from what they are: see `encoder_for`
+PAIRS: Table = {
+    "pairing": {"name": "columns"},
+    "projector": {"hidden": [512], "dim": 128},
+    "predictor": {"name": "mlp"},
+    "objective": {"name": "sigreg", "slices": 256},
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "warmup": 0.1},
+    "training": {"epochs": 60, "batch_size": 256},
+}
+
 PRESETS: dict[str, Table] = {
     "digits": DIGITS,
     "photo": PHOTO,
@@ -121,6 +131,7 @@ PRESETS: dict[str, Table] = {
     "vector_pairs": VECTOR_PAIRS,
     "forks": FORKS,
     "resnet18": RESNET18,
+    "pairs": PAIRS,
 }
 
 
@@ -176,7 +187,7 @@ def goes_with(principle: str, preset: Table, canvas: int) -> Table:
     JEPA hides blocks of images, about a seventh of the area, from a transformer; rows of a table stay with the preset's pairs.
     """
     needs = GOES_WITH.get(principle, {})
-    if principle != "jepa" or preset["encoder"]["name"] == "mlp":
+    if principle != "jepa" or preset.get("encoder", {"name": "mlp"})["name"] == "mlp":
         return needs
     patch = max(2, min(canvas, 64) // 8)
     grid = min(canvas, 64) // patch
@@ -186,6 +197,12 @@ def goes_with(principle: str, preset: Table, canvas: int) -> Table:
     slow = {"optimizer": {"learning_rate": 1e-3}} if canvas > 16 else {}  # than convolutions bear
     return {**needs, "pairing": pairing, "encoder": encoder, **slow}
 
+
+DIGITS_SIDE = 16
+"""Images of up to this many pixels a side are encoded as digits are."""
+
+PHOTO_SIDE = 40
+"""Images of more pixels a side get a stem of stride 4 where nothing else is said."""
 
 SMALL_VIEWS = {"photo", "grey_photo"}
 """Presets that train on views of half the size of the image: four times as many a second, and better features in equal time."""
@@ -213,9 +230,44 @@ OF_HALVES = {"halves", "jump"}
 """Presets whose encoder depends on the size of the images."""
 
 
+OF_KIND = {"vector": "vector", "pair": "pairs"}
+"""The presets of kinds of data; that of images depends on their colour."""
+
+
 def halves_of(canvas: int) -> Table:
     """What the presets for halves use instead for images that are stored with more than 16 pixels a side."""
     return {} if canvas <= 16 else {"encoder": LARGE_HALVES, "pairing": {"size": min(canvas, 64)}}
+
+
+MOST_STEPS = 512
+"""Steps that a convolution over series sees after its first layer, at most."""
+
+
+def encoder_for(kind: str, shape: tuple[int, ...], *, rate: int = 0, special: bool = False) -> tuple[Table, str]:
+    """The encoder that suits one kind of thing, and why.
+
+    Args:
+        kind: see `Samples`.
+        shape: of one sample.
+        rate: steps per second of audio.
+        special: whether columns of a vector are categories, or values are missing.
+    """
+    if kind == "image":
+        side = shape[-1]
+        table = DIGITS["encoder"] if side <= DIGITS_SIDE else PHOTO["encoder"]
+        if side > PHOTO_SIDE:  # as many places as those have: their number is what a convolution costs
+            table = {**table, "stem_kernel": 10, "stem_stride": 4}
+        return table, f"the images have {side} pixels a side"
+    if kind == "text":
+        return {"name": "text_ngrams"}, "parts of words tell most of a text"
+    if kind == "vector":
+        if special:
+            return {"name": "tabular"}, "some columns are categories, or values are missing"
+        return {"name": "mlp", "hidden": [256, 256]}, "all are numbers and none is missing"
+    steps = shape[0] if kind == "series" else max(1, 100 * shape[0] // max(1, rate))
+    stride = -(-steps // MOST_STEPS)
+    what = "series" if kind == "series" else "log-mel frames of sounds"
+    return {"name": "conv1d", "stride": stride, "kernel": max(5, stride)}, f"{what} have up to {steps:,} steps"
 
 
 def preset_for(kind: str, shape: tuple[int, ...], source: str) -> str:
@@ -223,6 +275,6 @@ def preset_for(kind: str, shape: tuple[int, ...], source: str) -> str:
     known = BUILT_IN.get(source.partition(":")[0])
     if known is not None:
         return known
-    if kind == "vector":
-        return "vector"
+    if kind in OF_KIND:
+        return OF_KIND[kind]
     return "photo" if shape[0] == 3 else "grey_photo"

@@ -10,8 +10,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from accord.recipe_base import Count, Fraction, NotNegative, Positive, Section
+from accord.recipe_encoder import EncoderSection, EncoderYSection
 from accord.recipe_latent import DeterministicLatent, LatentSection, MinimizerSection
 from accord.recipe_objective import ObjectiveSection, VICReg
+
+ColumnKind = Literal["image", "audio", "series", "text", "number", "category"]
+Kind = Literal["image", "vector", "series", "text", "audio"]
+
+
+class TableSide(Section):
+    """Columns of a table that are one side of pairs; all but their names is told from the data, and written down."""
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    kinds: list[ColumnKind] | None = None
+    kind: Kind | None = None
+    shape: list[int] | None = None
+    categories: list[list[str]] | None = None
+    rate: Count | None = None
 
 
 class Data(Section):
@@ -20,7 +35,11 @@ class Data(Section):
     source: str
     column: str | None = None
     label: str | None = None
-    kind: Literal["image", "vector"] | None = None
+    x: TableSide | None = None
+    y: TableSide | None = None
+    kinds: dict[str, ColumnKind] | None = None
+    kind: Kind | Literal["pair"] | None = None
+    rate: Count | None = None
     shape: list[int] | None = None
     canvas: Count | None = None
     features: list[str] | None = None
@@ -81,11 +100,17 @@ class Halves(Section):
 
 
 class Columns(Section):
-    """Pairs of some columns of a table and others, by name or place; those named x, x0, ... and y, y0, ... by default."""
+    """Pairs of columns of a table: of [data.x] and [data.y], or in a table of numbers x and y, by name or place.
+
+    Those named x, x0, ... and y, y0, ... are told apart without saying. `augment_x` and `augment_y` change the sides of [data].
+    """
 
     name: Literal["columns"]
     x: list[str | int] | None = None
     y: list[str | int] | None = None
+    augment_x: Augment | None = None
+    augment_y: Augment | None = None
+    size: Count | None = None
 
 
 class MaskedBlocks(Section):
@@ -101,113 +126,6 @@ class MaskedBlocks(Section):
 
 
 PairingSection = Annotated[TwoViews | Halves | Columns | MaskedBlocks, Field(discriminator="name")]
-
-
-class ConvEncoder(Section):
-    """The default for images on a CPU: few wide convolutions at low resolution, pooled at every scale."""
-
-    name: Literal["multiscale"]
-    stem_width: Count = 64
-    stem_kernel: Count = 6
-    stem_stride: Count = 2
-    stem_init: Literal["whitened", "random"] = "whitened"
-    widths: list[Count] = Field(default=[128, 256])
-    blocks: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 1])
-    pool_grids: list[Annotated[int, Field(ge=0)]] = Field(default=[2, 2, 1])
-
-
-class ResNetEncoder(Section):
-    """He et al. 2016, arXiv:1512.03385; the small stem is for images up to 64 pixels."""
-
-    name: Literal["resnet18", "resnet34", "resnet50"]
-    stem: Literal["small", "standard"] = "small"
-
-
-class ViTEncoder(Section):
-    """Dosovitskiy et al. 2021, arXiv:2010.11929."""
-
-    name: Literal["vit_tiny", "vit_small", "vit_base"]
-    patch: Count = 4
-
-
-class OwnViTEncoder(Section):
-    """A vision transformer of a size of your own: small enough for a CPU."""
-
-    name: Literal["vit"]
-    patch: Count = 4
-    width: Count = 96
-    depth: Count = 4
-    heads: Count = 3
-
-
-class MLPEncoder(Section):
-    """For vectors."""
-
-    name: Literal["mlp"]
-    hidden: list[Count] = Field(default=[512, 512])
-
-
-class TimmEncoder(Section):
-    """A backbone of the timm library by its name there."""
-
-    name: Literal["timm"]
-    model: str
-    pretrained: bool = False
-
-
-class HuggingFaceEncoder(Section):
-    """A vision backbone of the transformers library by its name there."""
-
-    name: Literal["hf"]
-    model: str
-    pretrained: bool = False
-
-
-class IdentityEncoder(Section):
-    """For vectors: the embedding is the standardised vector itself, without weights; projector.dim must be its width."""
-
-    name: Literal["identity"]
-
-
-EncoderSection = Annotated[
-    ConvEncoder
-    | ResNetEncoder
-    | ViTEncoder
-    | OwnViTEncoder
-    | MLPEncoder
-    | IdentityEncoder
-    | TimmEncoder
-    | HuggingFaceEncoder,
-    Field(discriminator="name"),
-]
-
-
-class MovingAverage(Section):
-    """A copy of the encoder of x that follows it, with a momentum at first and in the end (Grill et al. 2020, arXiv:2006.07733)."""
-
-    name: Literal["moving_average"]
-    momentum: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(default=[0.996, 1.0])
-
-
-class StopGradient(Section):
-    """The encoder of x itself, without gradient (Chen, He 2021, arXiv:2011.10566)."""
-
-    name: Literal["stop_gradient"]
-
-
-EncoderYSection = Annotated[
-    ConvEncoder
-    | ResNetEncoder
-    | ViTEncoder
-    | OwnViTEncoder
-    | MLPEncoder
-    | IdentityEncoder
-    | TimmEncoder
-    | HuggingFaceEncoder
-    | MovingAverage
-    | StopGradient,
-    Field(discriminator="name"),
-]
 
 
 class Projector(Section):

@@ -6,16 +6,22 @@ import difflib
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import TypeAdapter
 
 from accord import build, presets, recipe_toml
 from accord.data.images import MAX_PIXELS
 from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
+from accord.data.sides import Side
 from accord.data.sources import open_source
+from accord.data.values import Sides
 from accord.data.vectors import unnamed_features
 from accord.errors import UsageError
-from accord.recipe import Columns, Data, IdentityEncoder, Recipe
+from accord.recipe import Columns, Data, Recipe, TableSide
+from accord.recipe_encoder import EncoderSection, IdentityEncoder
 from accord.recipe_rivals import Rival
 
 LENGTHS = {"epochs", "steps", "budget"}
@@ -35,16 +41,12 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         UsageError: for a setting that is unknown or out of bounds, before any data is read.
     """
     given = recipe_toml.merge(given, {"data": {**given.get("data", {}), "source": source}})
-    data = draft(source, given, preset).data
-    samples = open_source(source, size=data.canvas, column=data.column, label=data.label, **reading(data))
+    drafted = draft(source, given, preset)
+    data, samples = drafted.data, _opened(source, drafted)
     preset = preset or presets.preset_for(samples.kind, samples.shape, source)
-    canvas = samples.shape[-1]
+    canvas = samples.shape[-1] if samples.shape else 32
     table = complete(presets.PRESETS[preset], given, canvas)
-    found: dict[str, Any] = {"data": {"kind": samples.kind, "shape": list(samples.shape)}}
-    if samples.shuffle_buffer and data.shuffle_buffer is None:
-        found["data"]["shuffle_buffer"] = samples.shuffle_buffer
-    if named(samples):
-        found["data"]["features"] = list(samples.features)
+    found: dict[str, Any] = {"data": _found(samples, data)}
     if samples.kind == "image":
         found["data"]["canvas"] = canvas
         two_views = table["pairing"].get("name", "two_views") == "two_views"
@@ -53,15 +55,102 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         if preset in presets.OF_HALVES:
             table = complete(recipe_toml.merge(presets.PRESETS[preset], presets.halves_of(canvas)), given, canvas)
     resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    if isinstance(resolved.pairing, Columns):
+    if samples.kind == "pair":
+        _require_sides(resolved)
+    elif isinstance(resolved.pairing, Columns):
         features = list(samples.features)
         if samples.kind != "vector":
-            raise UsageError("images have no columns", where="pairing.name", help="use halves", code="E227")
+            raise UsageError(
+                "images have no columns"
+                if samples.kind == "image"
+                else f"samples of kind {samples.kind} have no columns",
+                where="pairing.name",
+                help="use halves" if samples.kind == "image" else "name the columns of both sides with --x and --y",
+                code="E227",
+            )
         chosen = columns(resolved.pairing.x, resolved.pairing.y, features=features)
         found["data"]["features"] = features
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    return _in_small_batches(_completed(resolved, given), given, samples)
+    return _in_small_batches(_completed(resolved, given, samples), given, samples)
+
+
+def _opened(source: str, recipe: Recipe) -> Samples:
+    """The source as a recipe says that it is read."""
+    data = recipe.data
+    return open_source(
+        source,
+        size=data.canvas,
+        column=data.column,
+        label=data.label,
+        x=None if data.x is None else side_of(data.x),
+        y=None if data.y is None else side_of(data.y),
+        kinds=data.kinds,
+        masked=masked(recipe),
+        **reading(data),
+    )
+
+
+def _found(samples: Samples, data: Data) -> dict[str, Any]:
+    """What the recipe keeps of the data's form."""
+    found: dict[str, Any] = {"kind": samples.kind, **_sides(data, samples)}
+    if samples.kind != "pair":
+        found["shape"] = list(samples.shape)
+    if samples.rate:
+        found["rate"] = samples.rate
+    if samples.shuffle_buffer and data.shuffle_buffer is None:
+        found["shuffle_buffer"] = samples.shuffle_buffer
+    return {**found, "features": list(samples.features)} if named(samples) else found
+
+
+def _sides(data: Data, samples: Samples) -> dict[str, Any]:
+    """What the columns of each side turned out to be."""
+    parts = samples.sides or ((samples,) if samples.columns else ())
+    names = [name for name, side in (("x", data.x), ("y", data.y)) if side is not None]
+    return {name: _side(part) for name, part in zip(names, parts, strict=True)}
+
+
+def _side(samples: Samples) -> dict[str, Any]:
+    found: dict[str, Any] = {"columns": list(samples.columns), "kinds": list(samples.kinds), "kind": samples.kind}
+    found["shape"] = list(samples.shape)
+    if samples.categories:
+        found["categories"] = [list(names) for names in samples.categories]
+    return {**found, "rate": samples.rate} if samples.rate else found
+
+
+def side_of(section: TableSide) -> Side:
+    """The columns of a side as `open_source` takes them; of a trained run also their form."""
+    return Side(
+        columns=tuple(section.columns),
+        kinds=None if section.kinds is None else tuple(section.kinds),
+        shape=None if section.shape is None else tuple(section.shape),
+        categories=None if section.categories is None else tuple(map(tuple, section.categories)),
+        rate=section.rate,
+    )
+
+
+def masked(recipe: Recipe) -> bool:
+    """Whether missing values of a table of numbers are part of the data, and no fault."""
+    return str(recipe.pairing.name) == "masked"
+
+
+def _require_sides(recipe: Recipe) -> None:
+    """Refuses pairs of another making where the data have two sides."""
+    pairing = recipe.pairing
+    if not isinstance(pairing, Columns):
+        raise UsageError(
+            f"the pairs are columns of a table already, which leaves nothing for the pairing {pairing.name!r}",
+            where="pairing.name",
+            help="use columns, or name one side only",
+            code="E227",
+        )
+    if pairing.x is not None or pairing.y is not None:
+        raise UsageError(
+            "the columns of the sides are said twice: in data and in pairing",
+            where="pairing.x",
+            help="leave out pairing.x and pairing.y",
+            code="E227",
+        )
 
 
 def draft(source: str, given: dict[str, Any], preset: str | None) -> Recipe:
@@ -87,16 +176,18 @@ def named(samples: Samples) -> bool:
     return given and sum(map(len, samples.features)) < MOST_NAMES
 
 
-def _completed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """What follows from the rest: an encoder for y where x and y are of two kinds, a predictor where there is z, how z is found, and the
-    width of embeddings where y is its own.
+def _completed(recipe: Recipe, given: dict[str, Any], samples: Samples) -> Recipe:
+    """What follows from the rest: encoders that suit each side, a predictor where there is z, how z is found, and the width of embeddings
+    where y is its own.
     """
     alike = build.pairing(recipe).alike
+    parts = samples.sides or (samples, samples)
+    recipe = recipe.model_copy(update={"encoder": recipe.encoder or chosen_encoder(parts[0]).section})
     encoder_y, predictor = recipe.encoder_y, recipe.predictor
     if isinstance(recipe.objective, Rival):
         encoder_y = encoder_y or IdentityEncoder(name="identity")
     elif not alike:
-        encoder_y = encoder_y or recipe.encoder
+        encoder_y = encoder_y or (chosen_encoder(parts[1]).section if samples.sides else recipe.encoder)
     if "name" not in given.get("predictor", {}) and predictor.name == "identity":
         if recipe.latent.name == "sparse":
             predictor = predictor.model_copy(update={"name": "dictionary"})
@@ -121,6 +212,31 @@ def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -
     note = f"{small} samples a batch instead of {size}, for {train:,} are trained on; training.batch_size sets another number"
     training = recipe.training.model_copy(update={"batch_size": small})
     return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, note])
+
+
+class Chosen(NamedTuple):
+    """An encoder, and why it was chosen."""
+
+    section: EncoderSection
+    why: str
+
+
+def chosen_encoder(samples: Samples) -> Chosen:
+    """The encoder that suits samples of one kind."""
+    assert samples.kind != "pair"
+    table, why = presets.encoder_for(
+        samples.kind, samples.shape, rate=samples.rate, special=bool(samples.categories) or _has_gaps(samples)
+    )
+    return Chosen(TypeAdapter(EncoderSection).validate_python(table), why)
+
+
+def _has_gaps(samples: Samples) -> bool:
+    """Whether values of a vector are missing anywhere."""
+    if samples.kind != "vector":
+        return False
+    index = np.flatnonzero(samples.ok)
+    parts = (samples.batch(index[start : start + 65_536]) for start in range(0, len(index), 65_536))
+    return any(not isinstance(part, Sides) and bool(part.isnan().any()) for part in parts)
 
 
 def complete(preset: dict[str, Any], given: dict[str, Any], canvas: int = 32) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from accord import build, recipe_toml
 from accord.build_baselines import trained_on
+from accord.build_encoder import Form, form_of, front, initialise
 from accord.data.order import ordered
 from accord.data.pairing import Originals, Pairing
 from accord.data.samples import Samples, split
@@ -29,7 +30,7 @@ from accord.evaluate.features import evaluating, never, read
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
-from accord.resolve import reading
+from accord.resolve import masked, reading, side_of
 from accord.train.checkpoint import find_checkpoint, load_weights
 from accord.train.device import memory_faults
 from accord.train.fit import Fit, fit
@@ -52,9 +53,19 @@ class Run:
     model: JointEmbedding
     pairing: Pairing
 
-    def open_data(self, source: str, *, column: str | None = None, label: str | None = None) -> Samples:
-        """Another source in the form this model takes; bad items are marked and never stop anything."""
-        return open_like(self.recipe, source, column=column, label=label, limit_bad=False)
+    def open_data(
+        self,
+        source: str,
+        *,
+        column: str | None = None,
+        label: str | None = None,
+        side: Literal["x", "y"] | None = None,
+    ) -> Samples:
+        """Another source in the form this model takes; bad items are marked and never stop anything.
+
+        `side`: where the run takes two sides of a table, read only this one; the columns of the other need not be there.
+        """
+        return open_like(self.recipe, source, column=column, label=label, limit_bad=False, side=side)
 
     def training_data(self, source: str | None = None) -> tuple[Samples, np.ndarray, np.ndarray]:
         """The samples the run was trained on, with its training and held-out indices; `source` says where they are now.
@@ -113,7 +124,9 @@ class Run:
     def preprocess_hash(self) -> str:
         """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
         data = self.recipe.data
-        return text_hash(self.recipe.pairing, data.kind, data.shape, self.recipe.training.seed, *(data.features or ()))
+        sides = [side for side in (data.x, data.y) if side is not None]
+        seed = self.recipe.training.seed
+        return text_hash(self.recipe.pairing, data.kind, data.shape, seed, *(data.features or ()), *sides)
 
     def energies(self, samples: Samples, index: np.ndarray, *, stop: Callable[[], None] = never) -> np.ndarray:
         """Mean F of some pairs that the run's own pairing makes of each sample, float64; it depends on the sample alone."""
@@ -156,11 +169,11 @@ def unfilled(recipe: Recipe) -> tuple[Objective, Pairing]:
     Raises:
         UsageError: for parts that do not fit each other or the data.
     """
-    assert recipe.data.shape is not None
     pairing = build.pairing(recipe)
     trained_on(recipe, pairing)  # refuses pairs that the principle cannot be trained on
-    zeros = torch.zeros(1, *recipe.data.shape, dtype=torch.float32 if recipe.data.kind == "vector" else torch.uint8)
-    x, y = (build.placeholder(plain(zeros).shape[1:]) for plain in (pairing.plain, pairing.plain_y))
+    blanks = build.blanks(recipe, 1)
+    x = front(form_of(recipe, "x"), pairing.plain(blanks), fitted=False)
+    y = front(form_of(recipe, "y"), pairing.plain_y(blanks), fitted=False)
     return build.objective(recipe, x, y), pairing
 
 
@@ -179,7 +192,7 @@ def read_recipe(path: Path) -> Recipe:
             code="E230",
         )
     recipe = recipe_toml.load(file)
-    if recipe.data.shape is None or recipe.encoder is None:
+    if recipe.data.kind is None or recipe.encoder is None:
         raise UsageError(
             "this run was trained from Python with a model that no recipe describes",
             where=str(file),
@@ -190,39 +203,61 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def open_like(
-    recipe: Recipe, source: str, *, column: str | None = None, label: str | None = None, limit_bad: bool = True
+    recipe: Recipe,
+    source: str,
+    *,
+    column: str | None = None,
+    label: str | None = None,
+    limit_bad: bool = True,
+    side: Literal["x", "y"] | None = None,
 ) -> Samples:
-    """A source in the form the recipe says, so that a model trained by it can read it.
+    """A source in the form the recipe says, so that a model trained by it can read it; of two sides of a table only `side`, if given.
 
     Raises:
         UsageError: if it is of another kind or shape.
     """
-    samples = _opened(recipe, source, column=column, label=label, limit_bad=limit_bad, features=recipe.data.features)
-    _require_same_form(recipe, samples)
+    features = recipe.data.features
+    samples = _opened(recipe, source, column=column, label=label, limit_bad=limit_bad, features=features, side=side)
+    _require_same_form(recipe, samples, side)
     return samples
 
 
 def _opened(
-    recipe: Recipe, source: str, *, column: str | None, label: str | None, limit_bad: bool, features: list[str] | None
+    recipe: Recipe,
+    source: str,
+    *,
+    column: str | None,
+    label: str | None,
+    limit_bad: bool,
+    features: list[str] | None,
+    side: Literal["x", "y"] | None = None,
 ) -> Samples:
     data = recipe.data
-    assert data.shape is not None
-    channels = data.shape[0] if data.kind == "image" and data.shape[0] in (1, 3) else None
+    shape = data.shape or [0]
     return open_source(
         source,
         size=data.canvas,
-        channels=channels,
+        channels=shape[0] if data.kind == "image" and shape[0] in (1, 3) else None,
         column=column,
         label=label,
         limit_bad=limit_bad,
         features=features,
+        x=None if data.x is None or (side == "y" and data.y is not None) else side_of(data.x),
+        y=None if data.y is None or (side == "x" and data.x is not None) else side_of(data.y),
+        masked=masked(recipe),
         **reading(data),
     )
 
 
-def _require_same_form(recipe: Recipe, samples: Samples) -> None:
-    expected, features = tuple(recipe.data.shape or ()), recipe.data.features
-    unnamed = samples.features == unnamed_features(expected[0]) if samples.kind == "vector" else False
+def _require_same_form(recipe: Recipe, samples: Samples, side: Literal["x", "y"] | None) -> None:
+    if recipe.data.kind == "pair":
+        parts = samples.sides or (samples,)
+        for part, which in zip(parts, ("x", "y") if samples.sides else (side,), strict=True):
+            assert which is not None
+            _require_form(form_of(recipe, which), part)
+        return
+    form, features = form_of(recipe, "x"), recipe.data.features
+    unnamed = samples.features == unnamed_features(form.shape[0]) if samples.kind == "vector" else False
     if features is not None and list(samples.features) != features and not unnamed:
         both = list(itertools.zip_longest(samples.features, features, fillvalue="not there"))
         place = next(i for i, (name, wanted) in enumerate(both) if name != wanted)
@@ -233,10 +268,15 @@ def _require_same_form(recipe: Recipe, samples: Samples) -> None:
             help="give a table with the same columns in the same order",
             code="E232",
         )
-    fits = samples.kind == recipe.data.kind and samples.shape[0] == expected[0]
-    if not fits:
+    _require_form(form, samples)
+
+
+def _require_form(form: Form, samples: Samples) -> None:
+    """Refuses samples of another kind, or with another number of channels or columns."""
+    axis = {"series": 1, "audio": 1}.get(form.kind, 0)
+    if samples.kind != form.kind or samples.shape[axis] != form.shape[axis]:
         raise UsageError(
-            f"this is {samples.kind} data of shape {samples.shape}, the run was trained on {recipe.data.kind} data of shape {expected}",
+            f"this is {samples.kind} data of shape {samples.shape}, the run was trained on {form.kind} data of shape {form.shape}",
             where=samples.name,
             help="give data of the same kind, or train a run on this kind",
             code="E232",
@@ -298,11 +338,12 @@ def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pai
     batch, seed = samples.batch(some), recipe.training.seed
     x, y = pairing.plain(batch, aspect), pairing.plain_y(batch, aspect)
     torch.manual_seed(seed)
-    objective = build.objective(recipe, build.standardization(x), build.standardization(y))
+    first, first_y = front(form_of(recipe, "x"), x, fitted=True), front(form_of(recipe, "y"), y, fitted=True)
+    objective = build.objective(recipe, first, first_y)
     model = objective.model
-    build.initialise(model.encoder_x, recipe.encoder, x, seed=seed)
+    initialise(model.encoder_x, recipe.encoder, x, seed=seed)
     if model.encoder_y is not model.encoder_x:
-        build.initialise(model.encoder_y, recipe.encoder_y, y, seed=seed)
+        initialise(model.encoder_y, recipe.encoder_y, y, seed=seed)
     return objective
 
 

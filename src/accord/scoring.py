@@ -51,7 +51,7 @@ def score(run_directory: Path, source: str, output: Path, wanted: Wanted, *, ter
     if wanted.alpha is not None and wanted.group is None:
         calibration.threshold(wanted.alpha)  # refused before anything is read
     parts = None if wanted.group is None else by_group(calibration, wanted.group)
-    samples = run.open_data(source, column=wanted.column).kept()
+    samples = run.open_data(source, column=wanted.column, side=None if wanted.y is None else "x").kept()
     say_notes(samples, terminal)
     others = None if wanted.y is None else open_second(run, samples, wanted.y, wanted.column).kept()
     if not wanted.allow_overlap:
@@ -123,7 +123,7 @@ def open_second(run: Run, samples: Samples, y: str, column: str | None) -> Sampl
     Raises:
         DataError: if there are more or fewer.
     """
-    others = run.open_data(y, column=column)
+    others = run.open_data(y, column=column, side="y")
     if len(others) != len(samples):
         raise DataError(
             f"{len(samples):,} x in {samples.name}, but {len(others):,} y in {others.name}",

@@ -77,13 +77,15 @@ def search(run_directory: Path, queries: str, corpus: str, wanted: Wanted, *, te
     _check(wanted)
     run = open_run(run_directory)
     calibration = _calibration(run, terminal)
-    asked, known = (run.open_data(source, column=wanted.column).kept() for source in (queries, corpus))
+    other: Side = "y" if wanted.side == "x" else "x"
+    asked = run.open_data(queries, column=wanted.column, side=wanted.side).kept()
+    known = run.open_data(corpus, column=wanted.column, side=other).kept()
     say_notes(asked, terminal)
     say_notes(known, terminal)
     _limit(run, len(asked), len(known), terminal)
     problems, rows, first = Problems(asked), 0, list[dict[str, Any]]()
     with stop_on_signals() as stop, ExitStack() as files:
-        held = open_corpus(run, known, "y" if wanted.side == "x" else "x", stop, terminal)
+        held = open_corpus(run, known, other, stop, terminal)
         _tell_overlap(calibration, asked, held, terminal)
         searcher = searcher_of(run, held, wanted, len(asked), stop)
         how: dict[str, Any] = {"index": "exact"}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from accord.about_data import Sides, columns_in_words, described, say_data
 from accord.data.samples import BadItems, Samples
 from accord.data.sources import check_source
 from accord.data.synthetic import kind_of
@@ -23,7 +24,6 @@ from accord.evaluate.collapse import verdict_of
 from accord.evaluate.evaluation import evaluate as measure
 from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
-from accord.recipe import Recipe
 from accord.report.page import write_report
 from accord.resolve import read_settings, resolve
 from accord.run import Run, new_objective, open_run, train_in
@@ -65,6 +65,7 @@ def train(
     budget: str | None = None,
     epochs: float | None = None,
     resume: bool = False,
+    sides: Sides = Sides(),  # noqa: B008  (it cannot be changed)
     column: str | None = None,
     label: str | None = None,
     terminal: Terminal,
@@ -73,8 +74,11 @@ def train(
     with joined() as ranks, one_voice(ranks):
         terminal.silent = not ranks.first
         out = Path(ranks.of_first(str(out or free_name(Path("runs"), source))))
-        given = {"budget": budget, "epochs": epochs}
-        return _train(source, recipe, settings, out, given, resume, column, label, terminal)
+        flags = {
+            "data": {"column": column, "label": label, **sides.settings()},
+            "training": {"budget": budget, "epochs": epochs},
+        }
+        return _train(source, recipe, settings, out, flags, resume, terminal)
 
 
 def _train(
@@ -82,16 +86,10 @@ def _train(
     recipe: str | None,
     settings: list[str],
     out: Path,
-    length: dict[str, Any],
+    flags: dict[str, dict[str, Any]],
     resume: bool,
-    column: str | None,
-    label: str | None,
     terminal: Terminal,
 ) -> Result:
-    flags: dict[str, dict[str, Any]] = {
-        "data": {"column": column, "label": label},
-        "training": length,
-    }
     given, preset = read_settings(recipe, settings, flags, run=out if resume else None)
     with stop_on_signals() as stop, RunDirectory(out, resume=resume) as directory:
         resolved, samples = resolve(source, given, preset)
@@ -105,16 +103,6 @@ def _train(
     return {"run": str(out), "steps": done.steps, "seconds": done.seconds}
 
 
-def say_data(samples: Samples, recipe: Recipe, terminal: Terminal) -> None:
-    """What was found, and what was chosen for it."""
-    labels = f", {len(samples.classes)} classes that only probes read" if samples.classes else ""
-    shape = " x ".join(map(str, samples.shape))
-    terminal.say(f"{len(samples):,} samples of {samples.kind} data, {shape}{labels}")
-    say_notes(samples, terminal)
-    encoder = "" if recipe.encoder is None else recipe.encoder.name
-    terminal.say(f"encoder {encoder}, principle {recipe.objective.name}, optimiser {recipe.optimizer.name}")
-
-
 def free_name(folder: Path, source: str) -> Path:
     """A run directory that is not there yet, named after the source."""
     stem = kind_of(source) or Path(source.rstrip("/")).stem.strip("*") or "run"
@@ -122,18 +110,25 @@ def free_name(folder: Path, source: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
-def check(source: str, *, strict: bool, column: str | None, label: str | None, terminal: Terminal) -> Result:
+def check(
+    source: str, *, strict: bool, sides: Sides, column: str | None, label: str | None, terminal: Terminal
+) -> Result:
     """Names every bad item of a source.
 
     Raises:
         DataError: if there is any, after all have been named.
     """
-    samples = check_source(source, strict=strict, column=column, label=label)
+    said = sides.settings()
+    x, y = (said[name]["columns"] if name in said else None for name in ("x", "y"))
+    samples = check_source(source, strict=strict, x=x, y=y, kinds=said.get("kinds"), column=column, label=label)
     say_notes(samples, terminal)
     for item in samples.bad:
         terminal.say(f"{item.key}: {item.reason} [{item.code}]; {item.help}")
     skipped = samples.skipped
-    terminal.say(f"{len(samples):,} items, {skipped:,} bad, {samples.kind} data of shape {tuple(samples.shape)}")
+    for name, side in zip("xy", samples.sides or (), strict=bool(samples.sides)):
+        terminal.say(f"{name}: {columns_in_words(side)}: {described(side)}")
+    what = "pairs" if samples.sides else f"{samples.kind} data of shape {tuple(samples.shape)}"
+    terminal.say(f"{len(samples):,} items, {skipped:,} bad, {what}")
     bad = [item._asdict() for item in samples.bad]
     return {"source": source, "items": len(samples), "bad": skipped, "bad_items": bad, "notes": samples.notes}
 
@@ -265,7 +260,7 @@ def embed(
         raise UsageError(f"unknown side {side!r}", where="--side", help="x or y", code="E223")
     require_writable(output, vectors=True)
     run = open_run(run_directory)
-    samples = run.open_data(source, column=column).kept()
+    samples = run.open_data(source, column=column, side=SIDES[side]).kept()
     say_notes(samples, terminal)
     encoder = run.model.encoder_x if side == "x" else run.model.encoder_y
     problems = Problems(samples)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accord import presets_tuning
+from accord.about_data import say_data
 from accord.compare.folder import FORMAT, begun, folder_for, opened
 from accord.compare.job import FINAL, Job, keep, outcome_of
 from accord.compare.plan import (
@@ -40,7 +41,7 @@ from accord.storage import write_json
 from accord.terminal import Terminal
 from accord.train.settings import flat
 from accord.train.signals import Stop, stop_on_signals
-from accord.verbs import Result, say_data
+from accord.verbs import Result
 
 PACE_SHARE = 0.05
 """The pace of each principle is measured for this share of the budget, where steps or passes have to fit into a time."""

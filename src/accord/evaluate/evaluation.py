@@ -52,6 +52,8 @@ SEARCHED, SAMPLED = 500, 64
 MADE, OF_NETWORK = 100_000_000, 8
 """And where each pair takes a decoder or a network of its own: numbers of y made in all, counting a network as 8 decoders. A CVAE takes
 0.1 ms of a core for a pair of colour images of 16 x 16 pixels: 3 s for all pairs of 180, 26 s for those of 500."""
+WITHOUT_BASELINE = ("text", "audio")
+"""Kinds whose raw values say nothing to a linear probe."""
 LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 10
 
 
@@ -146,7 +148,7 @@ def _measure(
     with work.stage("probes"):
         found["probes"] = _probes(work, features, untrained, baselines)
     pairs = index[work.some(most_pairs(model.minimizer, model.cost))]
-    content = samples.content[pairs]
+    content = (samples if samples.sides is None else samples.sides[1]).content[pairs]  # what makes a y right
     with work.stage("energy"):
         embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
         rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
@@ -162,9 +164,10 @@ def _measure(
     with work.stage("latent"):
         found["latent"] = about_z = latent.summary(model, embedded, content, seed=work.seed, stop=work.stop)
     with work.stage("pictures"):
-        sheet = Sheet(max(samples.shape[1:])) if samples.kind == "image" else None
+        sides = [max(side.shape[1:]) for side in samples.sides or (samples,) if side.kind == "image"]
+        sheet = Sheet(max(sides)) if sides else None
         if about_z is not None:
-            about_z["hypotheses"] = examples(work, sheet)
+            about_z["hypotheses"] = examples(work, sheet if len(sides) == len(samples.sides or (1,)) else None)
         found |= pictures(work, features, pairs, rungs.matched, sheet)
     return found, sheet
 
@@ -190,7 +193,7 @@ def _check(work: Work) -> None:
             help="hold out more (data.held_out), or name a test source with --data",
             code="E368",
         )
-    if part.samples.kind != train.samples.kind or part.samples.shape[0] != train.samples.shape[0]:
+    if _form(part.samples) != _form(train.samples):
         raise DataError(
             f"{part.samples.kind} data of shape {part.samples.shape}, but the model was trained on {train.samples.kind} data "
             f"of shape {train.samples.shape}",
@@ -203,6 +206,12 @@ def _check(work: Work) -> None:
         work.warnings.append(
             f"{seen:,} of {len(part.index):,} samples measured on are also among the training samples: figures may be too good."
         )
+
+
+def _form(samples: Samples) -> list[tuple[str, int]]:
+    """Kind and channels or columns, of each side; texts have none."""
+    axis = {"series": 1, "audio": 1}
+    return [(s.kind, 0 if s.kind == "text" else s.shape[axis.get(s.kind, 0)]) for s in samples.sides or (samples,)]
 
 
 def _data(work: Work) -> dict[str, object]:
@@ -218,7 +227,12 @@ def _data(work: Work) -> dict[str, object]:
         "classes": list(samples.classes),
         "skipped": samples.skipped + (part.samples.skipped if other else 0),
         "shape": list(samples.shape),
+        **({} if samples.sides is None else {"sides": [_side(side) for side in samples.sides]}),
     }
+
+
+def _side(side: Samples) -> dict[str, object]:
+    return {"columns": list(side.columns), "kind": side.kind, "shape": list(side.shape)}
 
 
 def _model(model: JointEmbedding, features: Tensor, embeddings: Tensor, origin: Origin) -> dict[str, object]:
@@ -255,7 +269,7 @@ def _probes(work: Work, features: Tensor, untrained: Branch | None, baselines: b
         untrained=before,
         plain=None if work.pairing.alike else work.pairing.plain,
         seed=work.seed,
-        baselines=baselines,
+        baselines=baselines and (samples if samples.sides is None else samples.sides[0]).kind not in WITHOUT_BASELINE,
         stop=work.stop,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -156,13 +156,13 @@ def embed_pairs(
     `samples`).
     """
     parts: list[list[Tensor]] = [[], [], []]
-    actions = []
+    actions, categories = [], (samples.sides[1] if samples.sides else samples).categories
     with evaluating(model) as device:
         for rows in read(samples, index, device, batch_size):
             stop()
             draws = Draws(seed, 0, torch.from_numpy(rows.place).to(device))
             pair = first(model, pairing(rows.values, draws, rows.aspect))
-            damaged = _damaged(pair.y, draws, marked=pairing.marks_y)
+            damaged = _damaged(pair.y, draws, marked=pairing.marks_y, categories=categories)
             ways = ((model.encoder_x, pair.x), (model.encoder_y, pair.y), (model.encoder_y, damaged))
             for part, (encoder, values) in zip(parts, ways, strict=True):
                 part.append(encoder(values).float().cpu())
@@ -272,9 +272,17 @@ def numbers(samples: Samples, index: np.ndarray, pairing: Pairing) -> tuple[int,
     return x[0].numel(), y[0].numel()
 
 
-def _damaged(y: Tensor, draws: Draws, *, marked: bool) -> Tensor:
-    """`damage` of y, but not of a last channel that says which part of it is meant."""
-    return torch.cat([damage(y[:, :-1], draws), y[:, -1:]], dim=1) if marked else damage(y, draws)
+def _damaged(y: Tensor, draws: Draws, *, marked: bool, categories: Sequence[Sequence[str]]) -> Tensor:
+    """`damage` of y, but not of a last channel that says which part of it is meant; codes of categories become others at random."""
+    if marked:
+        return torch.cat([damage(y[:, :-1], draws), y[:, -1:]], dim=1)
+    damaged = damage(y, draws)
+    if y.ndim != 2 or len(categories) != y.shape[1]:
+        return damaged
+    counts = torch.tensor([len(names) for names in categories], device=y.device)
+    other = (draws.uniform("category", y.shape[1]) * counts).floor()
+    known = torch.where(y.isnan(), y, other)
+    return torch.where(counts > 0, known, damaged)
 
 
 def damage(y: Tensor, draws: Draws) -> Tensor:

@@ -169,7 +169,7 @@ def probes(
     if not baselines:
         return found
     parts = ((train, labels.train), (held_out, labels.held_out))
-    raw = tuple(pixels(part.samples, part.index[rows], plain) for part, rows in parts)
+    raw = _filled(*(pixels(part.samples, part.index[rows], plain) for part, rows in parts))
     stop()
     moments = Moments.of(raw[0])
     found["pixels"] = _three(labels, raw, seed, stop, moments)
@@ -177,6 +177,14 @@ def probes(
     stop()
     found["pca"] = _three(labels, tuple((x - moments.mean) @ components for x in raw), seed, stop)
     return found
+
+
+def _filled(train: Tensor, held_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Raw values with the training mean of each in the place of what is missing."""
+    if not bool(train.isnan().any() or held_out.isnan().any()):
+        return train, held_out
+    mean = train.nanmean(0).nan_to_num()
+    return torch.where(train.isnan(), mean, train), torch.where(held_out.isnan(), mean, held_out)
 
 
 def _three(

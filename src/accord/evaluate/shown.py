@@ -31,7 +31,10 @@ class Thumbnails:
             return [-1] * len(index)
         new = np.array(sorted({int(i) for i in index} - set(self.known)), np.int64)
         for rows in read(self.work.part.samples, new, torch.device("cpu")):
-            places = self.sheet.add(self.work.pairing.plain(rows.values, rows.aspect))
+            shown = self.work.pairing.plain(rows.values, rows.aspect)
+            if shown.ndim != 4:  # x is no picture, so y is
+                shown = self.work.pairing.plain_y(rows.values, rows.aspect)
+            places = self.sheet.add(shown)
             self.known |= dict(zip((int(i) for i in rows.place), places, strict=True))
         return [self.known[int(i)] for i in index]
 
@@ -113,7 +116,7 @@ def _pairs(
             rows = next(read(samples, pairs[order], torch.device("cpu"), BATCH))
             draws = Draws(work.seed, 0, torch.from_numpy(rows.place))
             pair = first(work.model, work.pairing(rows.values, draws, rows.aspect))
-        x, y = sheet.add(pair.x), sheet.add(pair.y)
+        x, y = (sheet.add(side) if side.ndim == 4 else [-1] * len(order) for side in (pair.x, pair.y))
     return [
         {"key": samples.keys[int(pairs[o])], "energy": float(matched[int(o)]), "x": x[i], "y": y[i]}
         for i, o in enumerate(order)

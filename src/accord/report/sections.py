@@ -128,7 +128,9 @@ def data_facts(run: Run) -> list[Fact]:
     count, train, held_out = (data.number(key) for key in ("samples", "train", "held_out"))
     classes, words = (
         data.texts("classes"),
-        {"image": "images", "vector": "rows"}.get(data.text("kind") or "", "samples"),
+        {"image": "images", "vector": "rows", "pair": "pairs", "text": "texts", "audio": "sounds"}.get(
+            data.text("kind") or "", "samples"
+        ),
     )
     labels = f"{figure(float(len(classes)))} classes" if classes else "none" if run.evaluation else None
     split = None if train is None or held_out is None else f"{figure(train)} + {figure(held_out)}"
