@@ -290,14 +290,15 @@ def main() -> None:
     options = parsed()
     left_out = {"eb-jepa"} if options.eb_jepa is None else set()
     found = install(options.venv, [loop for loop in PEERS if loop not in left_out])
+    left_out |= {loop for loop, what in found.items() if what.startswith("could not")}
+    if "eb-jepa" not in left_out:
+        found["eb-jepa"] = f"files {options.version}, with {found['eb-jepa']}"
     options.data.mkdir(parents=True, exist_ok=True)
     clone = None if options.eb_jepa is None else options.eb_jepa.resolve()
     place = Place(options.venv.resolve() / "bin" / "python", options.data.resolve(), options.threads, clone)
-    left_out |= {loop for loop, what in found.items() if what.startswith("could not")}
     arms = [a for a in ARMS if a.loop not in left_out and (not options.arms or str(a) in options.arms)]
     bench = Bench(options, place, arms)
     bench.found |= {"peers": found, "not_run": NOT_RUN if clone else {"EB-JEPA": NO_CLONE, **NOT_RUN}}
-    bench.found["eb_jepa_files"] = options.version
     if "losses" in options.parts:
         bench.losses()
         show_losses(bench.found["losses"])
