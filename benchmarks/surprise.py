@@ -12,10 +12,10 @@ usual in the first 400 steps. The factor from which that is an alarm is chosen o
 
 nab: one model for all series, trained on their probationary parts (the first 15 %, at most 750 points), never after. x is what came
 before (32 values, means of ever longer stretches, the same time of yesterday and of a week ago, time of day), of which more and more is
-hidden, y is the last few values, all in units of the 4,000 values before. For each of 5 choices of what is hidden the energy is compared
-with those before (`likelihood`); their mean counts where it exceeds all of the last 100 steps, less a part of the height that was
-reached in the last 500. The threshold is the best one for the series that are scored, as the benchmark chooses it; "at dev's" is the
-score with that of dev.
+hidden, y is the last two values, all in units of the 4,000 values before. For each of 5 choices of what is hidden the energy is compared
+with those before (`likelihood`); their mean, less a part of the height that was reached in the last 500 steps, counts where it exceeds
+all of the last 100. "no model" and "as the last value" are the same with the squared errors of trivial predictions. The threshold is the
+best one for the series that are scored, as the benchmark chooses it; "at_devs" is the score with that of dev.
 """
 
 from __future__ import annotations
@@ -88,12 +88,17 @@ def half_of(rows: int, generator: torch.Generator) -> Tensor:
     return torch.rand(rows, SENSORS, generator=generator).argsort(1).argsort(1) < SENSORS // 2
 
 
-def skab_surprise(values: np.ndarray, seed: int) -> np.ndarray:
-    """Of each step after the first 400."""
+def smoothed(values: np.ndarray) -> np.ndarray:
+    """Means of the last 20 steps, in units of the first 400."""
     scaled = np.clip((values - values[:TRAIN].mean(0)) / (values[:TRAIN].std(0) + 1e-9), -20, 20)
     smooth = running_mean(scaled, SMOOTH)
-    smooth = (smooth - smooth[SMOOTH:TRAIN].mean(0)) / (smooth[SMOOTH:TRAIN].std(0) + 1e-9)
-    rows = torch.from_numpy(smooth).float()
+    units: np.ndarray = (smooth - smooth[SMOOTH:TRAIN].mean(0)) / (smooth[SMOOTH:TRAIN].std(0) + 1e-9)
+    return units
+
+
+def learned(values: np.ndarray, seed: int) -> np.ndarray:
+    """Mean energy of each step."""
+    rows = torch.from_numpy(values).float()
     torch.manual_seed(seed)
     body = nn.Sequential(Seen(), nn.Linear(2 * SENSORS, 64), nn.GELU(), nn.Linear(64, 32))
     predictor = accord.MLPPredictor(32, hidden=(64,), out_dim=SENSORS)
@@ -108,7 +113,23 @@ def skab_surprise(values: np.ndarray, seed: int) -> np.ndarray:
     for _ in range(CHOICES):
         pair = sides(rows, half_of(1, choices).expand(len(rows), -1))
         total += model.free_energy(pair.x, pair.y).double().numpy() / CHOICES
-    return usual(total[:TRAIN]).relative(total)[TRAIN:]
+    return total
+
+
+def t_squared(values: np.ndarray, seed: int) -> np.ndarray:
+    """Hotelling's T^2 of the same means."""
+    covariance = np.cov(values[SMOOTH:TRAIN].T) + 1e-6 * np.eye(SENSORS)
+    distance: np.ndarray = np.einsum("ti,ij,tj->t", values, np.linalg.inv(covariance), values)
+    return distance
+
+
+def unlearned(values: np.ndarray, seed: int) -> np.ndarray:
+    """The cost of the energy with 0 for a prediction."""
+    cost: np.ndarray = np.log1p(values**2).mean(1)
+    return cost
+
+
+DETECTORS = {"T^2": t_squared, "no model": unlearned, "energy": learned}
 
 
 class Alarms(NamedTuple):
@@ -133,24 +154,39 @@ def skab(data: Path, seeds: int) -> None:
     labels = [odd[rows][TRAIN:] > 0 for rows in found]
     everything = np.concatenate(labels)
     print("alarm always", alarms(np.ones_like(everything), everything))
-    parts = {"all": range(len(found)), "rest": range(1, len(found), 2)}
+    inputs = [smoothed(values[rows]) for rows in found]
+    for name, detector in DETECTORS.items():
+        print(name)
+        show(detected(detector, inputs, labels, seeds if detector is learned else 1))
+
+
+def detected(
+    detector: Any, inputs: list[np.ndarray], labels: list[np.ndarray], seeds: int
+) -> dict[str, list[dict[str, float]]]:
+    """Figures of each part, seed by seed."""
+    parts = {"all": range(len(inputs)), "rest": range(1, len(inputs), 2)}
     results: dict[str, list[dict[str, float]]] = {name: [] for name in parts}
     for seed in range(seeds):
-        start = time.process_time()
-        scores = [skab_surprise(values[rows], seed) for rows in found]
+        start, scores = time.process_time(), []
+        for one in inputs:
+            energy = detector(one, seed)
+            scores.append(usual(energy[:TRAIN]).relative(energy)[TRAIN:])
         score, label = (np.concatenate(list(what[::2])) for what in (scores, labels))
         factors = np.quantile(score, np.linspace(0, 1, 400))
         factor = max(factors.tolist(), key=lambda f: alarms(score > f, label).f1)
         for name, part in parts.items():
-            score, label = (np.concatenate([what[i] for i in part]) for what in (scores, labels))
-            alarm = score > factor
-            volume = volume_under_surface(score, label, buffer=SMOOTH)
-            row = {**alarms(alarm, label)._asdict(), "auroc": auroc(score, label), "factor": factor}
-            row |= {"auroc_each": float(np.mean([auroc(scores[i], labels[i]) for i in part]))}
-            row |= {"vus_roc": volume.roc, "vus_pr": volume.pr}
-            row |= {"range_f1": range_score(alarm, label, RangeWeights(existence=0.5)).f1}
+            row = {"factor": factor, **figures([scores[i] for i in part], [labels[i] for i in part], factor)}
             results[name].append({**row, "seconds": time.process_time() - start})
-    show(results)
+    return results
+
+
+def figures(scores: list[np.ndarray], labels: list[np.ndarray], factor: float) -> dict[str, float]:
+    score, label = np.concatenate(scores), np.concatenate(labels)
+    alarm, volume = score > factor, volume_under_surface(score, label, buffer=SMOOTH)
+    each = [auroc(one, its) for one, its in zip(scores, labels, strict=True)]
+    found = {**alarms(alarm, label)._asdict(), "auroc": auroc(score, label), "auroc_each": float(np.mean(each))}
+    found |= {"vus_roc": volume.roc, "vus_pr": volume.pr}
+    return found | {"range_f1": range_score(alarm, label, RangeWeights(existence=0.5)).f1}
 
 
 class Stream(NamedTuple):
@@ -275,9 +311,13 @@ def benchmark_nab(data: Path, seeds: int) -> None:
         "windowed Gaussian": [Scored(windowed_gaussian(s.values), s.windows) for s in found],
         "random": [Scored(rng.random(len(s.values)), s.windows) for s in found],
     }
-    for name, corpus in rivals.items():
-        print(name, {part: rounded(row) for part, row in nab_rows(corpus).items()})
     each = [described(s) for s in found]
+    unlearned_y = {"no model": lambda d: d.y, "as the last value": lambda d: d.y - d.x[:, :1]}
+    for name, error in unlearned_y.items():
+        squares = [error(d).square().mean(1).double().numpy()[None] for d in each]
+        rivals[name] = [alarm_score(e, s, d.step) for e, s, d in zip(squares, found, each, strict=True)]
+    for name, corpus in rivals.items():
+        print(name, {part: rounded(row) for part, row in nab_rows(corpus).items()}, flush=True)
     results: dict[str, list[dict[str, float]]] = {"all": [], "rest": [], "dev": []}
     for seed in range(seeds):
         start = time.process_time()
