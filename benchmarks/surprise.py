@@ -3,7 +3,7 @@
     python benchmarks/surprise.py skab DATA [--seeds 5]     35 runs of a water loop, 8 sensors: F1, false and missed alarms
     python benchmarks/surprise.py nab DATA [--seeds 5]      58 series, one value at a time: the score of the benchmark
 
-DATA is the folder with skab/skab.parquet and nab/nab.parquet. Settings were chosen with seed 0 on every other series (the first, the
+DATA is the folder with skab/skab.parquet and nab/nab.parquet. Settings were chosen with seeds 0 and 1 on every other series (the first, the
 third, ...: "dev"); "rest" are the others.
 
 skab: a model for each experiment, trained on its first 400 steps, detects in the rest. A step is its 8 sensors, each the mean of the
