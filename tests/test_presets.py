@@ -15,7 +15,8 @@ def test_preset_is_a_valid_recipe(name: str) -> None:
     recipe = recipe_toml.parse({**presets.PRESETS[name], "data": {"source": "somewhere"}})
     training = recipe.training
     assert sum(value is not None for value in (training.epochs, training.steps, training.budget)) == 1
-    assert (recipe.encoder is None) == (name == "pairs"), "what encodes a side of a pair follows from its kind"
+    by_kind = {"pairs", "series", "sound", "text", "future"}
+    assert (recipe.encoder is None) == (name in by_kind), "what encodes these follows from their kind and length"
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,9 @@ def test_preset_is_a_valid_recipe(name: str) -> None:
         ("vector", (14,), "forks", "forks"),
         ("vector", (10,), "forks:m=4", "forks"),
         ("vector", (3,), "ellipse:n=64", "vector_pairs"),
+        ("series", (100, 6), "motions.ts", "series"),
+        ("audio", (16000, 1), "sounds", "sound"),
+        ("text", (40,), "names.csv", "text"),
         ("vector", (6,), "torus", "vector_pairs"),
         ("image", (1, 16, 16), "jump", "jump"),
         ("vector", (14,), "forks.csv", "vector"),

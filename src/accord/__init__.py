@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from accord.data.pairing import Pairing as Pairing
     from accord.data.pairing import TwoViews as TwoViews
     from accord.data.pairing import two_views as two_views
-    from accord.data.pairing_future import Future as Future
     from accord.data.pairing_future import future as future
-    from accord.data.pairing_hidden import Masked as Masked
     from accord.data.pairing_hidden import masked as masked
     from accord.data.pairing_masked import MaskedBlocks as MaskedBlocks
     from accord.data.pairing_masked import masked_blocks as masked_blocks
@@ -175,8 +173,8 @@ _NAMES = {
     "accord.data.loader": "Loader",
     "accord.data.pair": "Pair",
     "accord.data.pairing": "Pairing TwoViews two_views",
-    "accord.data.pairing_future": "Future future",
-    "accord.data.pairing_hidden": "Masked masked",
+    "accord.data.pairing_future": "future",
+    "accord.data.pairing_hidden": "masked",
     "accord.data.pairing_sides": "sides",
     "accord.data.pairing_masked": "MaskedBlocks masked_blocks",
     "accord.data.pairing_parts": "Columns Halves columns halves",
@@ -272,7 +270,6 @@ __all__ = [
     "FlowMatchingDensity",
     "Forks",
     "Found",
-    "Future",
     "Gaussian",
     "GaussianDensity",
     "GaussianWalk",
@@ -293,7 +290,6 @@ __all__ = [
     "LowDimensional",
     "MLPPredictor",
     "Markov",
-    "Masked",
     "MaskedBlocks",
     "Mined",
     "Minimizer",

@@ -16,11 +16,13 @@ from accord.terminal import Terminal
 
 
 class Sides(NamedTuple):
-    """What a user says about columns: of x and of y, separated by commas, and "COLUMN=KIND" each."""
+    """What a user says about columns: of x and of y, separated by commas, "COLUMN=KIND" each, that of times, and those of groups."""
 
     x: str | None = None
     y: str | None = None
     kinds: Sequence[str] = ()
+    time: str | None = None
+    group: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """The same as settings of the recipe's table data.
@@ -33,6 +35,10 @@ class Sides(NamedTuple):
             for name, columns in (("x", self.x), ("y", self.y))
             if columns is not None
         }
+        if self.time is not None:
+            found["time"] = self.time
+        if self.group is not None:
+            found["group"] = names_in(self.group)
         kinds = dict(kind_in(text) for text in self.kinds)
         return {**found, "kinds": kinds} if kinds else found
 

@@ -18,6 +18,8 @@ from accord.data.augment import Augmentation, VectorAugmentation
 from accord.data.augment_series import SeriesAugmentation
 from accord.data.augment_text import TextAugmentation
 from accord.data.pairing import Change, Pairing, TwoViews, two_views
+from accord.data.pairing_future import future
+from accord.data.pairing_hidden import masked
 from accord.data.pairing_masked import masked_blocks
 from accord.data.pairing_parts import columns, halves
 from accord.data.pairing_sides import SidePairs, sides
@@ -83,6 +85,13 @@ def model(recipe: r.Recipe, first: nn.Module, first_y: nn.Module | None = None) 
     encoder_x = encoder(recipe, recipe.encoder, first, form_of(recipe, "x"), x)
     dim, action_dim, compared = recipe.projector.dim, pairing(recipe).action_dim, cost(recipe)
     if isinstance(recipe.objective, Rival):
+        if isinstance(recipe.pairing, r.Masked):
+            raise UsageError(
+                f"the rival {recipe.objective.name!r} makes all of y, of which a part is not there with the pairing 'masked'",
+                where="objective.name",
+                help="use a principle that encodes y",
+                code="E216",
+            )
         last = first_y or first
         if not isinstance(last, Standardize):
             raise UsageError(
@@ -208,6 +217,15 @@ def pairing(recipe: r.Recipe) -> Pairing:
                 augmentation=light(section.augment),
                 size=section.size,
             )
+        case r.Future() | r.Masked():
+            return _parts(section)
+
+
+def _parts(section: r.Future | r.Masked) -> Pairing:
+    """Parts of a series or a row of numbers."""
+    if isinstance(section, r.Future):
+        return future(context=section.context, horizon=section.horizon)
+    return masked(share=section.share, block=section.block)
 
 
 def _changes(section: r.Augment | None, form: Form) -> Change | None:
@@ -216,15 +234,16 @@ def _changes(section: r.Augment | None, form: Form) -> Change | None:
 
 
 def in_units(pairing: Pairing, model: JointEmbedding) -> Pairing:
-    """The pairing with what happens to vectors in units of the columns: those of the first layer, which every checkpoint holds.
+    """The pairing with what happens to vectors and series in units of the columns: those of the first layer, which every checkpoint holds.
 
     The layer itself is referred to, not its numbers: a run that goes on, or is opened, uses what was fixed when training began.
     """
     if isinstance(pairing, SidePairs):
         return replace(pairing, units_x=_units(model.encoder_x), units_y=_units(model.encoder_y))
     units = _units(model.encoder_x)
-    vectors = isinstance(pairing, TwoViews) and isinstance(pairing.augmentation, VectorAugmentation)
-    return replace(pairing, units=units) if vectors and units is not None else pairing  # type: ignore[type-var]
+    measured = VectorAugmentation | SeriesAugmentation
+    numbers = isinstance(pairing, TwoViews) and isinstance(pairing.augmentation, measured)
+    return replace(pairing, units=units) if numbers and units is not None else pairing  # type: ignore[type-var]
 
 
 def _units(encoder: Branch) -> Standardize | None:

@@ -18,7 +18,7 @@ from accord.model.encoder import Branch, Encoder
 from accord.model.external import hugging_face_backbone, timm_backbone
 from accord.model.mlp import MLP
 from accord.model.multiscale import MultiScale
-from accord.model.normalize import Standardize
+from accord.model.normalize import MeanForMissing, Standardize
 from accord.model.projector import Projector, Prototypes
 from accord.model.resnet import resnet18, resnet34, resnet50
 from accord.model.series import SeriesConv, SeriesTransformer
@@ -132,7 +132,7 @@ def _identity(recipe: r.Recipe, first: nn.Module, form: Form, shape: Shape) -> E
             code="E215",
         )
     flat = nn.Identity() if form.kind == "vector" else nn.Flatten()
-    return Encoder(nn.Sequential(first, flat), sample_ndim=NDIM[form.kind])
+    return Encoder(nn.Sequential(first, MeanForMissing(), flat), sample_ndim=NDIM[form.kind])
 
 
 def backbone(
@@ -158,7 +158,7 @@ def backbone(
             help=f"set encoder.patch and pairing.patch to the same, for example {masks.patch}",
             code="E212",
         )
-    network = _image_backbone(section, shape, masked=masks is not None) or _backbone(section, form, shape)
+    network = _image_backbone(section, shape, masked=masks is not None) or _backbone(section, recipe, form, shape)
     return network, int(network.feature_dim)  # type: ignore[arg-type]
 
 
@@ -177,10 +177,17 @@ def suits(section: e.EncoderSection, kind: Kind) -> bool:
             return kind == "image"
 
 
-def _backbone(section: e.EncoderSection, form: Form, shape: Shape) -> nn.Module:
+def _backbone(section: e.EncoderSection, recipe: r.Recipe, form: Form, shape: Shape) -> nn.Module:
     """Of everything but images."""
     match section:
         case e.MLPEncoder():
+            if isinstance(recipe.pairing, r.Masked):
+                raise UsageError(
+                    "the encoder 'mlp' takes every column, and the pairing 'masked' hides some",
+                    where="encoder.name",
+                    help="use tabular",
+                    code="E210",
+                )
             if any(form.categories):
                 raise UsageError(
                     "the encoder 'mlp' takes numbers, and some columns are categories",

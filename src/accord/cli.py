@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from accord.cli_options import Column, Debug, Json, Kinds, Label, Run, Side, Source
+from accord.cli_options import Column, Debug, Group, Json, Kinds, Label, Run, Side, Source, Time
 from accord.cli_pairs import score, search
 from accord.errors import AccordError, DataError, EnvironmentFault, UsageError
 from accord.terminal import Terminal, crashed, flush, leave
@@ -93,6 +93,8 @@ def train(
     x: Side = None,
     y: Side = None,
     kind: Kinds = None,
+    time: Time = None,
+    group: Group = None,
     column: Column = None,
     label: Label = None,
     json: Json = False,
@@ -115,7 +117,7 @@ def train(
             budget=budget,
             epochs=epochs,
             resume=resume,
-            sides=Sides(x, y, kind or []),
+            sides=Sides(x, y, kind or [], time, group),
             column=column,
             label=label,
             terminal=terminal,
@@ -130,6 +132,8 @@ def check(
     x: Side = None,
     y: Side = None,
     kind: Kinds = None,
+    time: Time = None,
+    group: Group = None,
     column: Column = None,
     label: Label = None,
     json: Json = False,
@@ -141,7 +145,7 @@ def check(
 
     terminal = Terminal(as_json=json)
     found = verbs.check(
-        source, strict=strict, sides=Sides(x, y, kind or []), column=column, label=label, terminal=terminal
+        source, strict=strict, sides=Sides(x, y, kind or [], time, group), column=column, label=label, terminal=terminal
     )
     terminal.result(found)
     if found["bad"]:

@@ -11,7 +11,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="digits, forks, ellipse, torus or jump; a folder of images; a Parquet, CSV, NPZ, NPY or WebDataset tar file, or a glob.",
+        help="digits, forks, ellipse, torus or jump; a folder of images or sounds; a Parquet, CSV, .ts, NPZ, NPY or WebDataset tar file, "
+        "or a glob.",
         show_default=False,
     ),
 ]
@@ -31,4 +32,10 @@ Kinds = Annotated[
         metavar="COLUMN=KIND",
         help="What a column of --x or --y is, if it is not told right: image, audio, series, text, number or category.",
     ),
+]
+Time = Annotated[
+    str | None, typer.Option("--time", help="The column of times of a table whose rows are steps of series.")
+]
+Group = Annotated[
+    str | None, typer.Option("--group", help="Columns, separated by commas, that tell several series of a table apart.")
 ]

@@ -121,6 +121,37 @@ PAIRS: Table = {
     "training": {"epochs": 60, "batch_size": 256},
 }
 
+# what encodes the following depends on their length: see `encoder_for`
+SERIES: Table = {
+    "pairing": {"name": "two_views", "augment": {"preset": "series"}},
+    "projector": {"hidden": [512], "dim": 128},
+    "objective": {"name": "vicreg"},
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},
+    "training": {"epochs": 60, "batch_size": 128},
+}
+SOUND: Table = {
+    **SERIES,
+    "pairing": {"name": "two_views", "augment": {"preset": "audio"}},
+    "training": {"epochs": 20, "batch_size": 64},
+}
+TEXT: Table = {**SERIES, "pairing": {"name": "two_views", "augment": {"preset": "text"}}}
+FUTURE: Table = {
+    **SERIES,
+    "pairing": {"name": "future"},
+    "projector": {"hidden": [256], "dim": 64},
+    "predictor": {"name": "mlp"},
+    "training": {"epochs": 20, "batch_size": 128},
+}
+TABLE: Table = {
+    "pairing": {"name": "masked"},
+    "encoder": {"name": "tabular"},
+    "projector": {"hidden": [256], "dim": 64},
+    "predictor": {"name": "mlp"},
+    "objective": {"name": "vicreg"},
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-4, "beta2": 0.95, "warmup": 0.1},
+    "training": {"epochs": 60, "batch_size": 128},
+}
+
 PRESETS: dict[str, Table] = {
     "digits": DIGITS,
     "photo": PHOTO,
@@ -132,6 +163,11 @@ PRESETS: dict[str, Table] = {
     "forks": FORKS,
     "resnet18": RESNET18,
     "pairs": PAIRS,
+    "series": SERIES,
+    "sound": SOUND,
+    "text": TEXT,
+    "future": FUTURE,
+    "table": TABLE,
 }
 
 
@@ -230,7 +266,7 @@ OF_HALVES = {"halves", "jump"}
 """Presets whose encoder depends on the size of the images."""
 
 
-OF_KIND = {"vector": "vector", "pair": "pairs"}
+OF_KIND = {"vector": "vector", "pair": "pairs", "series": "series", "audio": "sound", "text": "text"}
 """The presets of kinds of data; that of images depends on their colour."""
 
 
@@ -268,6 +304,15 @@ def encoder_for(kind: str, shape: tuple[int, ...], *, rate: int = 0, special: bo
     stride = -(-steps // MOST_STEPS)
     what = "series" if kind == "series" else "log-mel frames of sounds"
     return {"name": "conv1d", "stride": stride, "kernel": max(5, stride)}, f"{what} have up to {steps:,} steps"
+
+
+def preset_of(pairing: str, kind: str, shape: tuple[int, ...], source: str) -> str:
+    """The name of the preset for pairs that are asked for by name, "" if they are not."""
+    if pairing == "future" and kind == "series":
+        return "future"
+    if pairing == "masked" and kind == "vector":
+        return "table"
+    return preset_for(kind, shape, source)
 
 
 def preset_for(kind: str, shape: tuple[int, ...], source: str) -> str:

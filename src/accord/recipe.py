@@ -43,6 +43,11 @@ class Data(Section):
     shape: list[int] | None = None
     canvas: Count | None = None
     features: list[str] | None = None
+    time: str | None = None
+    group: list[str] | None = None
+    window: Count | None = None
+    stride: Count | None = None
+    length: Count | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     max_bad_fraction: Fraction = 0.01
@@ -58,7 +63,7 @@ Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 class Augment(Section):
     """Random changes that make a view; what is unset comes from the preset of the kind of data."""
 
-    preset: Literal["none", "light", "photo", "grey_photo", "digits", "vector"] | None = None
+    preset: Literal["none", "light", "photo", "grey_photo", "digits", "vector", "series", "audio", "text"] | None = None
     scale: Bounds | NotNegative | None = None
     ratio: Bounds | None = None
     flip: Fraction | None = None
@@ -77,6 +82,10 @@ class Augment(Section):
     solarise: Fraction | None = None
     noise: NotNegative | None = None
     mask: Fraction | None = None
+    stretch: NotNegative | None = None
+    channel_drop: Fraction | None = None
+    drop_words: Fraction | None = None
+    drop_characters: Fraction | None = None
 
 
 class TwoViews(Section):
@@ -125,7 +134,24 @@ class MaskedBlocks(Section):
     augment: Augment | None = None
 
 
-PairingSection = Annotated[TwoViews | Halves | Columns | MaskedBlocks, Field(discriminator="name")]
+class Future(Section):
+    """Pairs of some steps of a series and those that follow; windows begin every `stride` steps."""
+
+    name: Literal["future"]
+    context: Count = 48
+    horizon: Count = 12
+    stride: Count = 1
+
+
+class Masked(Section):
+    """Pairs of what is visible of a row or a series and what is hidden of it: columns, or runs of `block` steps."""
+
+    name: Literal["masked"]
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    block: Count = 8
+
+
+PairingSection = Annotated[TwoViews | Halves | Columns | MaskedBlocks | Future | Masked, Field(discriminator="name")]
 
 
 class Projector(Section):

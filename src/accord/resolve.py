@@ -15,12 +15,13 @@ from accord import build, presets, recipe_toml
 from accord.data.images import MAX_PIXELS
 from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
+from accord.data.series_sources import SeriesOptions
 from accord.data.sides import Side
 from accord.data.sources import open_source
 from accord.data.values import Sides
 from accord.data.vectors import unnamed_features
 from accord.errors import UsageError
-from accord.recipe import Columns, Data, Recipe, TableSide
+from accord.recipe import Columns, Data, Future, Masked, Recipe, TableSide
 from accord.recipe_encoder import EncoderSection, IdentityEncoder
 from accord.recipe_rivals import Rival
 
@@ -42,8 +43,9 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     """
     given = recipe_toml.merge(given, {"data": {**given.get("data", {}), "source": source}})
     drafted = draft(source, given, preset)
-    data, samples = drafted.data, _opened(source, drafted)
-    preset = preset or presets.preset_for(samples.kind, samples.shape, source)
+    data = windowed(drafted)
+    samples = _opened(source, drafted.model_copy(update={"data": data}))
+    preset = preset or presets.preset_of(_name(given, "pairing"), samples.kind, samples.shape, source)
     canvas = samples.shape[-1] if samples.shape else 32
     table = complete(presets.PRESETS[preset], given, canvas)
     found: dict[str, Any] = {"data": _found(samples, data)}
@@ -87,6 +89,7 @@ def _opened(source: str, recipe: Recipe) -> Samples:
         y=None if data.y is None else side_of(data.y),
         kinds=data.kinds,
         masked=masked(recipe),
+        features=None if data.time is None and data.group is None else data.features,
         **reading(data),
     )
 
@@ -94,6 +97,9 @@ def _opened(source: str, recipe: Recipe) -> Samples:
 def _found(samples: Samples, data: Data) -> dict[str, Any]:
     """What the recipe keeps of the data's form."""
     found: dict[str, Any] = {"kind": samples.kind, **_sides(data, samples)}
+    if samples.kind == "series":
+        steps = {"window": data.window, "stride": data.stride, "group": data.group}
+        found |= {key: value for key, value in steps.items() if value is not None}
     if samples.kind != "pair":
         found["shape"] = list(samples.shape)
     if samples.rate:
@@ -131,7 +137,28 @@ def side_of(section: TableSide) -> Side:
 
 def masked(recipe: Recipe) -> bool:
     """Whether missing values of a table of numbers are part of the data, and no fault."""
-    return str(recipe.pairing.name) == "masked"
+    return isinstance(recipe.pairing, Masked)
+
+
+def windowed(recipe: Recipe) -> Data:
+    """What is read, with the windows that the pairing needs; rows of a table are steps then, unless each is said to be a series.
+
+    Raises:
+        UsageError: for windows of another length than the pairing needs.
+    """
+    data, pairing = recipe.data, recipe.pairing
+    if isinstance(pairing, Future):
+        needed = pairing.context + pairing.horizon
+        if data.window not in (None, needed):
+            raise UsageError(
+                f"data.window is {data.window}, but context and horizon are {pairing.context} and {pairing.horizon} steps",
+                where="data.window",
+                help="leave it out",
+                code="E227",
+            )
+        data = data.model_copy(update={"window": needed, "stride": pairing.stride})
+    rows = data.window is not None and data.time is None and data.group is None and data.kind is None
+    return data.model_copy(update={"group": []}) if rows else data
 
 
 def _require_sides(recipe: Recipe) -> None:
@@ -172,7 +199,7 @@ def draft(source: str, given: dict[str, Any], preset: str | None) -> Recipe:
 
 def named(samples: Samples) -> bool:
     """Whether the columns have names of their own, by which another table can be read; few enough for a recipe."""
-    given = samples.kind == "vector" and samples.features != unnamed_features(len(samples.features))
+    given = samples.kind in ("vector", "series") and samples.features != unnamed_features(len(samples.features))
     return given and sum(map(len, samples.features)) < MOST_NAMES
 
 
@@ -191,7 +218,7 @@ def _completed(recipe: Recipe, given: dict[str, Any], samples: Samples) -> Recip
     if "name" not in given.get("predictor", {}) and predictor.name == "identity":
         if recipe.latent.name == "sparse":
             predictor = predictor.model_copy(update={"name": "dictionary"})
-        elif not alike or recipe.latent.name != "deterministic":
+        elif not alike or isinstance(recipe.pairing, Masked) or recipe.latent.name != "deterministic":
             predictor = predictor.model_copy(update={"name": "mlp"})
     projector = recipe.projector
     if encoder_y is not None and encoder_y.name == "identity" and "dim" not in given.get("projector", {}):
@@ -312,8 +339,18 @@ def read_recipe_file(recipe: str) -> dict[str, Any]:
 
 
 def reading(data: Data) -> dict[str, Any]:
-    """How a recipe says that items are read, as options of `open_source`."""
+    """How a recipe says that items are read, as options of `open_source`; of a resolved one also their length and rate."""
+    whole = data.kind in ("series", "audio") and data.window is None and data.shape is not None
     return {
+        "kind": None if data.kind == "pair" else data.kind,
+        "series": SeriesOptions(
+            time=data.time,
+            group=None if data.group is None else tuple(data.group),
+            window=data.window,
+            stride=data.stride or 1,
+            length=data.length or (data.shape[0] if whole and data.shape else None),
+            rate=data.rate,
+        ),
         "max_bad_fraction": data.max_bad_fraction,
         "impute": data.impute,
         "follow_links": bool(data.follow_links),

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from accord.about_data import Sides, columns_in_words, described, say_data
 from accord.data.samples import BadItems, Samples
+from accord.data.series_sources import SeriesOptions
 from accord.data.sources import check_source
 from accord.data.synthetic import kind_of
 from accord.diagnostics import Verdict
@@ -120,7 +121,10 @@ def check(
     """
     said = sides.settings()
     x, y = (said[name]["columns"] if name in said else None for name in ("x", "y"))
-    samples = check_source(source, strict=strict, x=x, y=y, kinds=said.get("kinds"), column=column, label=label)
+    steps = SeriesOptions(time=said.get("time"), group=tuple(said["group"]) if "group" in said else None)
+    samples = check_source(
+        source, strict=strict, x=x, y=y, kinds=said.get("kinds"), column=column, label=label, series=steps
+    )
     say_notes(samples, terminal)
     for item in samples.bad:
         terminal.say(f"{item.key}: {item.reason} [{item.code}]; {item.help}")

@@ -84,6 +84,14 @@ class Standardize(nn.Module):
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
 
+class MeanForMissing(nn.Module):
+    """Standardised numbers with 0, their mean, for what is not observed: for encoders that have no other way to say so."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """`x` without NaN."""
+        return torch.where(x.isnan(), 0.0, x)
+
+
 def _channel_axis(x: Tensor) -> int:
     return 2 if x.ndim == 3 else 1
 

@@ -1,0 +1,172 @@
+"""Series, sounds and rows through the command line, from a source to a score of each input."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.conftest import Outcome
+from tests.data.test_sounds import wav
+
+from accord.recipe_toml import load
+
+Accord = Callable[..., Outcome]
+
+
+def through(accord: Accord, tmp: Path, source: Path | str, *options: str, rows: int, held_out: int) -> dict[str, Any]:
+    """Trains two steps, evaluates, embeds and scores; what evaluation.json holds."""
+    run = tmp / "run"
+    given = ["--set", "training.steps=2", "--set", "training.batch_size=16", *options]
+    assert accord("train", source, "--out", run, *given).code == 0
+    assert accord("evaluate", run).code == 0
+    found: dict[str, Any] = json.loads((run / "evaluation.json").read_text())
+    assert found["data"]["held_out"] == held_out
+    for verb in ("embed", "score"):
+        out = tmp / f"{verb}.parquet"
+        more = ["--allow-overlap"] if verb == "score" else []
+        outcome = accord(verb, run, source, "-o", out, *more)
+        assert outcome.code == 0, outcome.err
+        table = pq.read_table(out).to_pydict()
+        assert len(table["key"]) == rows and set(table["status"]) == {"ok"}
+        assert all(np.isfinite(value).all() for value in table["embedding" if verb == "embed" else "energy"])
+    return found
+
+
+def hourly(path: Path, steps: int = 90) -> Path:
+    heat = ["" if 30 <= h < 33 else f"{math.sin(h / 4):.4f}" for h in range(steps)]
+    rows = [f"2024-01-{1 + h // 24:02d} {h % 24:02d}:00:00,{heat[h]},{math.cos(h / 4):.4f}" for h in range(steps)]
+    path.write_text("date,heat,load\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_past_and_future_of_a_table(accord: Accord, tmp_path: Path) -> None:
+    source = hourly(tmp_path / "h.csv")
+    options = (
+        "--time",
+        "date",
+        "--set",
+        "pairing.name=future",
+        "--set",
+        "pairing.context=8",
+        "--set",
+        "pairing.horizon=4",
+    )
+    found = through(accord, tmp_path, source, *options, rows=79, held_out=18 - 12 + 1)
+    assert found["data"]["kind"] == "series" and found["data"]["train"] == 72 - 12 + 1, "no step is in both parts"
+    recipe = load(tmp_path / "run" / "recipe.toml")
+    assert (recipe.data.time, recipe.data.window, recipe.data.stride) == ("date", 12, 1)
+    assert recipe.encoder is not None and recipe.encoder.name == "conv1d" and recipe.predictor.name == "mlp"
+    key = pq.read_table(tmp_path / "score.parquet")["key"].to_pylist()[5]
+    assert key == "h.csv:5-16"
+    renamed = tmp_path / "other.csv"
+    renamed.write_text(source.read_text().replace("heat", "heats"))
+    outcome = accord("score", tmp_path / "run", renamed, "-o", tmp_path / "s.parquet")
+    assert outcome.code == 3 and "E334" in outcome.err and "heats" in outcome.err
+
+
+def test_rows_with_missing_values_and_hidden_columns(accord: Accord, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(60, 5))
+    matrix[rng.random(matrix.shape) < 0.2] = np.nan
+    lines = [",".join("" if math.isnan(v) else f"{v:.4f}" for v in row) for row in matrix]
+    (tmp_path / "t.csv").write_text("a,b,c,d,e\n" + "\n".join(lines) + "\n")
+    found = through(
+        accord, tmp_path, tmp_path / "t.csv", "--set", "pairing.name=masked", rows=60, held_out=_held_out(matrix)
+    )
+    assert found["data"]["kind"] == "vector"
+    assert load(tmp_path / "run" / "recipe.toml").encoder.name == "tabular"  # type: ignore[union-attr]
+    for setting, code in (("encoder.name=mlp", "E210"), ("objective.name=cvae", "E216")):
+        outcome = accord(
+            "train", tmp_path / "t.csv", "--set", "pairing.name=masked", "--set", setting, "--out", tmp_path / code
+        )
+        assert outcome.code == 2 and code in outcome.err, outcome.err
+
+
+def _held_out(matrix: np.ndarray) -> int:
+    from accord.data.samples import split
+    from accord.data.sources import open_source
+
+    rounded = np.array([[float(f"{v:.4f}") for v in row] for row in matrix])
+    return len(split(open_source(rounded, masked=True), 0.2, 0)[1])
+
+
+@pytest.mark.parametrize("pairing", ["two_views", "masked"])
+def test_whole_series_of_several_lengths(accord: Accord, tmp_path: Path, pairing: str) -> None:
+    rng = np.random.default_rng(0)
+    lines = [",".join(f"{v:.3f}" for v in rng.normal(size=20 + i % 5)) + f":{'ab'[i % 2]}" for i in range(60)]
+    (tmp_path / "s.ts").write_text("@classLabel true a b\n@data\n" + "\n".join(lines) + "\n")
+    run = tmp_path / "run"
+    given = ["--set", "training.steps=2", "--set", "training.batch_size=16", "--set", f"pairing.name={pairing}"]
+    assert accord("train", tmp_path / "s.ts", "--out", run, *given).code == 0
+    longer = tmp_path / "longer.ts"
+    longer.write_text((tmp_path / "s.ts").read_text() + ",".join("1" * 30) + ":a\n1,2,1:b\n")
+    assert accord("embed", run, longer, "-o", tmp_path / "e.parquet").code == 0
+    table = pq.read_table(tmp_path / "e.parquet").to_pydict()
+    assert table["status"][-2:] == ["error", "ok"] and "30 steps, at most 24" in table["error"][-2]
+
+
+def test_sounds(accord: Accord, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        path = tmp_path / "sounds" / "ab"[i % 2] / f"{i:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wav(3000 * np.sin(np.arange(400 + 10 * i) * (0.2 + i % 2)) + rng.normal(size=400 + 10 * i)))
+    source, run = tmp_path / "sounds", tmp_path / "run"
+    assert (
+        accord("train", source, "--out", run, "--set", "training.steps=2", "--set", "training.batch_size=16").code == 0
+    )
+    recipe = load(run / "recipe.toml")
+    assert (recipe.data.kind, recipe.data.rate, recipe.data.shape) == ("audio", 8000, [790, 1])
+    (source / "a" / "other.wav").write_bytes(wav(rng.normal(size=500) * 1000, rate=16000))
+    assert accord("embed", run, source, "-o", tmp_path / "e.parquet").code == 0
+    table = pq.read_table(tmp_path / "e.parquet").to_pydict()
+    bad = [
+        (key, error)
+        for key, status, error in zip(*(table[k] for k in ("key", "status", "error")), strict=True)
+        if status != "ok"
+    ]
+    assert len(bad) == 1 and bad[0][0] == "a/other.wav" and "16000" in bad[0][1] and "8000" in bad[0][1]
+
+
+def test_settings_that_contradict_each_other(accord: Accord, tmp_path: Path) -> None:
+    source = hourly(tmp_path / "h.csv")
+    outcome = accord(
+        "train",
+        source,
+        "--time",
+        "date",
+        "--set",
+        "pairing.name=future",
+        "--set",
+        "data.window=7",
+        "--out",
+        tmp_path / "r",
+    )
+    assert outcome.code == 2 and "data.window is 7" in outcome.err
+    outcome = accord("check", source, "--time", "dat")
+    assert outcome.code == 2 and 'no column "dat"' in outcome.err
+    assert accord("check", source, "--time", "date").code == 0
+
+
+def test_texts_of_one_column(accord: Accord, tmp_path: Path) -> None:
+    names = [
+        f"{a} {b} {c}"
+        for a in ("small", "large", "grüne")
+        for b in ("red", "blue", "old", "new")
+        for c in ("house", "Tür", "車")
+    ]
+    (tmp_path / "t.csv").write_text("name,n\n" + "".join(f"{name},{i}\n" for i, name in enumerate(names)))
+    run = tmp_path / "run"
+    given = ["--set", "training.steps=2", "--set", "training.batch_size=8", "--set", "pairing.augment.drop_words=0.3"]
+    outcome = accord("train", tmp_path / "t.csv", "--x", "name", "--out", run, *given)
+    assert outcome.code == 0, outcome.err
+    recipe = load(run / "recipe.toml")
+    assert recipe.data.kind == "text" and recipe.encoder is not None and recipe.encoder.name == "text_ngrams"
+    assert accord("evaluate", run).code == 0
+    assert accord("embed", run, tmp_path / "t.csv", "-o", tmp_path / "e.parquet").code == 0
