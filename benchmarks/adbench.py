@@ -18,6 +18,7 @@ given beside that over all. What is done already is read from --out and not done
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -112,18 +113,20 @@ def main() -> None:
     parser.add_argument("--table", type=Path, default=Path("adbench.md"))
     options = parser.parse_args()
     found = json.loads(options.out.read_text()) if options.out.exists() else {}
-    for path in sorted(options.folder.glob("*.npz"), key=lambda p: p.stat().st_size):
-        if options.sets and path.stem not in options.sets:
-            continue
-        for seed in options.seeds:
-            known = found.setdefault(path.stem, {}).setdefault(str(seed), {})
-            known |= measure(path, seed, [m for m in options.methods if m not in known])
-            shown = {name: f"{value['auroc']:.1f} ({value['seconds']:.0f} s)" for name, value in known.items()}
-            print(path.stem, "seed", seed, shown, flush=True)
-            options.out.write_text(json.dumps(found, indent=1, allow_nan=False))
+    tables = [p for p in sorted(options.folder.glob("*.npz"), key=_size) if not options.sets or p.stem in options.sets]
+    for seed, path in itertools.product(options.seeds, tables):
+        known = found.setdefault(path.stem, {}).setdefault(str(seed), {})
+        known |= measure(path, seed, [m for m in options.methods if m not in known])
+        shown = {name: f"{value['auroc']:.1f} ({value['seconds']:.0f} s)" for name, value in known.items()}
+        print(path.stem, "seed", seed, shown, flush=True)
+        options.out.write_text(json.dumps(found, indent=1, allow_nan=False))
     if all(len(known) == len(METHODS) for runs in found.values() for known in runs.values()):
         options.table.write_text(table(found))
         print(options.table.read_text())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 if __name__ == "__main__":

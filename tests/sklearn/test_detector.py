@@ -94,7 +94,8 @@ def test_the_rate_of_false_alarms_is_kept() -> None:
 
 def test_too_few_rows_for_a_rate_give_the_best_that_can_be_kept() -> None:
     detector = small(false_alarms=0.001, steps=5).fit(rows(100, 0))
-    assert -detector.offset_ == detector._calibration.energies[-1]
+    assert -detector.offset_ == pytest.approx(detector._calibration.energies[-1], abs=2e-6)
+    assert -detector.offset_ > detector._calibration.energies[-1], "rounding must not make an outlier of it"
 
 
 def test_contamination_is_the_share_of_outliers_in_the_fitted_rows() -> None:
@@ -115,7 +116,7 @@ def test_the_score_is_a_function_of_the_row_and_of_the_seed() -> None:
 def test_it_works_in_pipelines_and_cross_validation() -> None:
     values = np.vstack([rows(200, 0), shuffled(rows(20, 1))])
     wrong = np.repeat([1, -1], [200, 20])
-    pipeline = make_pipeline(StandardScaler(), small(steps=40))
+    pipeline = make_pipeline(StandardScaler(), small(steps=40, false_alarms=0.1))
 
     def auroc(estimator: Any, x: np.ndarray, y: np.ndarray) -> float:
         return float(roc_auc_score(y, estimator.score_samples(x)))

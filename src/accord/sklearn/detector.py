@@ -33,6 +33,8 @@ STORED = 20_000
 """At most so many rows are kept to be compared with."""
 NORMAL = 2_000
 """Fitted rows whose energies say what is usual."""
+ROUNDING = 1e-6
+"""In standard deviations of the energy: what the threshold is raised by, for the row it came from must not depend on rounding."""
 BLOCK = 8_192
 """Rows that are scored together, to bound memory."""
 
@@ -68,7 +70,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         verbose: 1 prints the loss ten times.
 
     Attributes:
-        offset_: minus the threshold; `decision_function` is `score_samples` minus it.
+        offset_: minus the threshold (raised by 1e-6); `decision_function` is `score_samples` minus it.
         model_: the `JointEmbedding`.
 
     Prediction of hidden columns: Shenkar, Wolf 2022 (ICL, contrastive), Yin et al. 2024 (MCM). Distance to neighbours: Ramaswamy, Rastogi,
@@ -83,7 +85,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         masks: int = 12,
         neighbors: int = 5,
         principle: Callable[[], Terms] = vicreg,
-        held_out: float = 0.2,
+        held_out: float = 0.1,
         false_alarms: float = 0.05,
         contamination: float | str = "auto",
         steps: int = 400,
@@ -124,7 +126,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self._train(np.hstack(forms), seed)
         self._remember(forms)
         self._calibration = Calibration(np.sort(self._energy(x[order[:held]])), np.zeros(0, np.uint64), "", "")
-        self.offset_ = -self._threshold(x)
+        self.offset_ = -self._threshold(x) - ROUNDING
         return self
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
