@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from accord import build, recipe_toml
+from accord import build, build_encoder, recipe_toml
 from accord.evaluate.probe import Labelled, linear_probe
 from accord.model.encoder import Encoder
 from accord.resolve import resolve
@@ -58,7 +58,7 @@ def encoder_of(data: Path, weights: Path) -> Encoder:
     """accord's encoder and projector with these weights."""
     recipe = recipe_toml.parse(json.loads((data / "recipe.json").read_text()))
     assert recipe.data.shape is not None
-    encoder = build.objective(recipe, build.placeholder(recipe.data.shape)).model.encoder_x
+    encoder = build.objective(recipe, build_encoder.placeholder(recipe.data.shape)).model.encoder_x
     encoder.load_state_dict(load_file(weights))
     return encoder
 

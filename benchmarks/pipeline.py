@@ -27,7 +27,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor, nn
 
-from accord import build, presets, recipe_toml
+from accord import build, build_encoder, presets, recipe_toml
 from accord.data.augment import Augmentation, augment
 from accord.data.colour import hue_basis
 from accord.data.loader import Loader
@@ -202,7 +202,7 @@ def built(encoder: str | None, side: int) -> tuple[Objective, TwoViews, Any, int
     if encoder is not None:
         table["encoder"] = {"name": encoder}
     recipe = recipe_toml.parse(table)
-    objective = build.objective(recipe, build.placeholder([3, side, side]))
+    objective = build.objective(recipe, build_encoder.placeholder([3, side, side]))
     return objective, build.pairing(recipe), build.optimizer(recipe), recipe.training.batch_size
 
 
