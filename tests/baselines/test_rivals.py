@@ -295,7 +295,7 @@ def test_a_recipe_of_a_rival_is_resolved_and_built(name: str, source: str) -> No
     pairing = trained_on(recipe, build.pairing(recipe))
     rows = samples.batch(torch.arange(16).numpy())
     x, y = pairing.plain(rows), pairing.plain_y(rows)
-    objective = build.objective(recipe, build_encoder.standardization(x), build.standardization(y))
+    objective = build.objective(recipe, build_encoder.standardization(x), build_encoder.standardization(y))
     objective(pairing(rows, Draws(0, 0, torch.arange(16)))).total.backward()
     objective.eval()
     assert objective.model.free_energy(x, y).isfinite().all()
@@ -314,5 +314,5 @@ def test_a_recipe_of_a_rival_is_resolved_and_built(name: str, source: str) -> No
 def test_what_a_rival_has_no_place_for_is_refused_before_training(given: dict[str, object], key: str) -> None:
     recipe, _ = resolve("forks:n=64", given, None)
     with pytest.raises(UsageError) as error:
-        build.model(recipe, build_encoder.placeholder((2,)), build.placeholder((12,)))
+        build.model(recipe, build_encoder.placeholder((2,)), build_encoder.placeholder((12,)))
     assert error.value.code == "E216" and error.value.where == key
