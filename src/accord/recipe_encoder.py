@@ -86,6 +86,7 @@ class Conv1dEncoder(Section):
     blocks: Count = 4
     kernel: Count = 5
     stride: Count = 1
+    halve: bool = False
 
 
 class PatchTransformerEncoder(Section):

@@ -56,6 +56,7 @@ ENCODERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "tabular": (lambda: Tabular(5, categories=[0, 0, 0, 4, 2], width=4, hidden=(16, 12)), rows),
     "series conv": (lambda: SeriesConv(3, width=12, blocks=2, kernel=3), series),
     "series conv, stride": (lambda: SeriesConv(3, width=12, blocks=2, kernel=5, stride=4), series),
+    "series conv, halved": (lambda: SeriesConv(3, width=12, blocks=3, kernel=3, stride=2, halve=True), series),
     "series transformer": (lambda: SeriesTransformer(3, 44, patch=4, width=16, depth=2, heads=2), series),
     "sound": (lambda: nn.Sequential(LogMel(2000, mels=6), SeriesConv(6, width=12, blocks=2)), sound),
     "n-grams": (lambda: ByteNGrams(sizes=(1, 3), buckets=50, width=8, hidden=(16,)), texts),

@@ -13,7 +13,9 @@ from accord.data.random import Draws
 from accord.errors import UsageError
 from accord.model.normalize import Standardize
 
-ALL = SeriesAugmentation(stretch=0.3, shift=0.2, scale=0.5, noise=0.1, mask=0.4, channel_drop=0.3)
+ALL = SeriesAugmentation(
+    stretch=0.3, shift=0.2, wrap=0.5, scale=0.5, noise=0.1, drift=0.2, trend=0.3, mask=0.4, channel_drop=0.3
+)
 
 
 def series(n: int = 40, steps: int = 30, channels: int = 2) -> Tensor:
@@ -83,6 +85,46 @@ def test_scale_and_noise_are_in_the_units_of_each_channel() -> None:
     assert 0.5 <= float(one.min() * 0.5 + 1) < 0.51
 
 
+def test_a_series_turns_around_the_ring_of_its_own_steps() -> None:
+    batch = series()
+    view, u = augment_series(batch, draws(), SeriesAugmentation(wrap=0.5)), draws().uniform("wrap", 1) * 2 - 1
+    places = set()
+    for i in range(40):
+        count = 30 - i % 10
+        by = round(float(u[i, 0]) * 0.5 * count)
+        places.add(by)
+        for t in range(count):
+            assert equal(view[i, (t + by) % count], batch[i, t])
+        assert view[i, count:].isnan().all()
+    assert min(places) < -8 and max(places) > 8
+
+
+def test_drift_is_smooth_noise_in_the_units_of_each_channel() -> None:
+    batch, units = torch.zeros(4000, 12, 2), Standardize([0.0, 5.0], [1.0, 100.0])
+    drift = augment_series(batch, draws(4000), SeriesAugmentation(drift=0.2), units)
+    torch.testing.assert_close(drift.std(0), torch.tensor([0.2, 20.0]).expand(12, 2), rtol=0.06, atol=0)
+    white = drift / drift.std(0)
+    weight = {k: math.exp(-(k**2) / 8) for k in range(-4, 5)}
+    for lag in (1, 2, 4, 9):
+        found = (white[:, lag:] * white[:, :-lag]).mean((0, 1))
+        shared = sum(w * weight.get(k + lag, 0.0) for k, w in weight.items()) / sum(w * w for w in weight.values())
+        torch.testing.assert_close(found, torch.full((2,), shared), atol=0.03, rtol=0)
+    assert abs(float((white[..., 0] * white[..., 1]).mean())) < 0.03, "channels drift each on its own"
+
+
+def test_a_trend_is_a_line_over_the_length_of_the_series() -> None:
+    batch, units = torch.zeros(3000, 9, 2), Standardize([0.0, 5.0], [1.0, 100.0])
+    batch[:, 7:] = math.nan
+    view = augment_series(batch, draws(3000), SeriesAugmentation(trend=0.5), units)
+    end = draws(3000).normal("trend", 1, 2)[:, 0] * torch.tensor([0.5, 50.0])
+    torch.testing.assert_close(view[:, :7], torch.linspace(-1, 1, 7)[:, None] * end[:, None], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(end.std(0), torch.tensor([0.5, 50.0]), rtol=0.05, atol=0)
+    assert view[:, 7:].isnan().all()
+    one = torch.full((1, 3, 1), math.nan)
+    one[0, 0] = 4.0
+    assert equal(augment_series(one, draws(1), SeriesAugmentation(trend=0.5)), one), "a single step is the middle"
+
+
 def test_a_run_within_the_series_is_hidden() -> None:
     batch = series()
     batch[:, 5:8] = 0.0
@@ -114,7 +156,9 @@ def test_a_view_is_a_function_of_the_sample_alone() -> None:
     assert not whole.isinf().any()
 
 
-@pytest.mark.parametrize(("name", "value"), [("mask", 1.0), ("shift", -0.1), ("noise", math.nan), ("scale", "much")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("mask", 1.0), ("shift", -0.1), ("noise", math.nan), ("scale", "much"), ("wrap", 0.6)]
+)
 def test_values_out_of_bounds(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=name):
         SeriesAugmentation(**{name: value})  # type: ignore[arg-type]

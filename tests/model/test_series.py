@@ -13,7 +13,7 @@ from torch import Tensor
 
 from accord.errors import UsageError
 from accord.model.normalize import Standardize
-from accord.model.series import ConvOverSteps, SeriesConv, SeriesTransformer
+from accord.model.series import ConvOverSteps, SeriesConv, SeriesTransformer, halved
 
 
 def noise(*shape: int) -> Tensor:
@@ -59,8 +59,37 @@ def test_statistics_of_training_see_no_padding() -> None:
     """In training, too, a series has the features it has by itself."""
     x = noise(6, 20, 1)
     x[1:, 4:] = math.nan
-    for encoder in (SeriesConv(1, width=8).train(), SeriesTransformer(1, 20, patch=4, width=8, depth=1).train()):
+    for encoder in (
+        SeriesConv(1, width=8).train(),
+        SeriesConv(1, width=8, halve=True).train(),
+        SeriesTransformer(1, 20, patch=4, width=8, depth=1).train(),
+    ):
         torch.testing.assert_close(encoder(x)[:1], encoder(x[:1]), rtol=1e-5, atol=1e-5)
+
+
+def test_halved_against_a_loop() -> None:
+    h, seen = noise(3, 7, 2), noise(3, 7) > 0
+    seen[1, 2:4] = False
+    half, left = halved(h, seen)
+    assert half.shape == (3, 4, 2) and left.shape == (3, 4)
+    for i in range(3):
+        for j in range(4):
+            found = [h[i, t] for t in (2 * j, 2 * j + 1) if t < 7 and seen[i, t]]
+            assert bool(left[i, j]) == bool(found)
+            expected = torch.stack(found).mean(0) if found else torch.zeros(2)
+            torch.testing.assert_close(half[i, j], expected)
+
+
+def test_features_of_every_block_where_steps_are_halved() -> None:
+    """Those of the first block do not change with what later blocks are; a series of one step has them all."""
+    torch.manual_seed(0)
+    short = SeriesConv(2, width=8, blocks=1, kernel=3, halve=True)
+    long = SeriesConv(2, width=8, blocks=3, kernel=3, halve=True)
+    long.load_state_dict(short.state_dict(), strict=False)
+    x = noise(4, 21, 2)
+    assert short.feature_dim == 16 and long.feature_dim == 48
+    torch.testing.assert_close(long(x)[:, :16], short(x))
+    assert long(x)[:, 16:].std() > 0 and long(x[:, :1]).isfinite().all()
 
 
 def test_refusals() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,6 +14,9 @@ from accord.data.augment import CHUNK, Units
 from accord.data.random import Draws
 from accord.errors import UsageError
 
+DRIFT_STEPS = 2
+"""Smooth noise is white noise under a Gaussian of this standard deviation, in steps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesAugmentation:
@@ -21,8 +25,11 @@ class SeriesAugmentation:
     Args:
         stretch: time runs slower or faster by a factor in [1 / (1 + value), 1 + value], log-uniform, around the middle.
         shift: largest displacement in time to either side; what comes from before the beginning or after the end is NaN.
+        wrap: largest displacement around a ring, to either side: what leaves at the end comes back at the beginning. 0.5 is every place.
         scale: factor of all values, seen from their mean, in [1 - value, 1 + value].
         noise: standard deviation of Gaussian noise, in standard deviations of each channel (see `Units`).
+        drift: the same of noise that is smooth: neighbouring steps of each channel hang together over about `DRIFT_STEPS` steps.
+        trend: a straight line is added to each channel, 0 in the middle; this is the standard deviation of its value at the end.
         mask: largest share of the steps that are hidden, in one run; its length is uniform in [0, value].
         channel_drop: probability that a channel is hidden, each on its own; one stays in any case.
 
@@ -32,13 +39,21 @@ class SeriesAugmentation:
 
     stretch: float = 0.0
     shift: float = 0.0
+    wrap: float = 0.0
     scale: float = 0.0
     noise: float = 0.0
+    drift: float = 0.0
+    trend: float = 0.0
     mask: float = 0.0
     channel_drop: float = 0.0
 
     def __post_init__(self) -> None:
-        highest = {"stretch": 9.0, "noise": 100.0, "mask": 0.99, "channel_drop": 0.99}
+        highest = dict.fromkeys(("noise", "drift", "trend"), 100.0) | {
+            "stretch": 9.0,
+            "wrap": 0.5,
+            "mask": 0.99,
+            "channel_drop": 0.99,
+        }
         for field in fields(self):
             value, high = getattr(self, field.name), highest.get(field.name, 1.0)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -96,13 +111,14 @@ def lengths(series: Float[Tensor, "batch step channel"]) -> Float[Tensor, " batc
 def _augmented(series: Tensor, draws: Draws, a: SeriesAugmentation, units: Units | None) -> Tensor:
     count = lengths(series)
     view = _resampled(series, draws, a, count) if a.stretch or a.shift else series
+    if a.wrap:
+        view = _turned(view, draws, a.wrap, count)
     if a.scale:
         mean = 0.0 if units is None else units.mean
         factor = draws.uniform("scale", 1, 1).mul_(2).sub_(1).mul_(a.scale).add_(1)
         view = mean + (view - mean) * factor
-    if a.noise:
-        noise = draws.normal("noise", *view.shape[1:]).mul_(a.noise)
-        view = view + (noise if units is None else noise * units.std)
+    for added in _added(view, draws, a, count):
+        view = view + (added if units is None else added * units.std)
     if a.mask:
         view = view.masked_fill(_hidden(draws, a.mask, count, view.shape[1])[:, :, None], math.nan)
     if a.channel_drop:
@@ -127,6 +143,35 @@ def _resampled(series: Tensor, draws: Draws, a: SeriesAugmentation, count: Tenso
     second = series.gather(1, (low + 1).clamp_(max=series.shape[1] - 1))
     view = torch.where(part == 0, first, torch.lerp(first, second, part))
     return view.masked_fill_(~inside[:, :, None], math.nan)
+
+
+def _turned(series: Tensor, draws: Draws, share: float, count: Tensor) -> Tensor:
+    """Each series turned around the ring of its own steps, by a whole number of them; what is past its end stays there."""
+    by = (draws.uniform("wrap", 1).mul_(2).sub_(1) * share * count[:, None]).round().long()
+    steps, ring = torch.arange(series.shape[1], device=series.device), count[:, None].long()
+    place = torch.where(steps < ring, (steps - by) % ring.clamp_min(1), steps)
+    return series.gather(1, place[:, :, None].expand_as(series))
+
+
+def _added(view: Tensor, draws: Draws, a: SeriesAugmentation, count: Tensor) -> Iterator[Tensor]:
+    """What is added to the values, in standard deviations."""
+    steps, channels = view.shape[1:]
+    if a.noise:
+        yield draws.normal("noise", steps, channels).mul_(a.noise)
+    if a.drift:
+        yield _smooth(draws.normal("drift", steps + 4 * DRIFT_STEPS, channels)).mul_(a.drift)
+    if a.trend:
+        middle = (count[:, None] - 1) / 2
+        line = (torch.arange(steps, device=view.device) - middle) / middle.clamp_min(0.5)
+        yield line[:, :, None] * draws.normal("trend", 1, channels).mul_(a.trend)
+
+
+def _smooth(noise: Tensor) -> Tensor:
+    """White noise (batch, step, channel) weighted by a Gaussian around each step, of standard deviation 1 again."""
+    place = torch.arange(-2 * DRIFT_STEPS, 2 * DRIFT_STEPS + 1, device=noise.device, dtype=noise.dtype)
+    kernel = torch.exp(-0.5 * (place / DRIFT_STEPS).square())
+    kernel /= kernel.norm()
+    return (noise.unfold(1, len(kernel), 1) * kernel).sum(-1)
 
 
 def _hidden(draws: Draws, share: float, count: Tensor, steps: int) -> Tensor:

@@ -64,33 +64,52 @@ class SeriesConv(nn.Module):
         blocks: number of residual blocks of two convolutions.
         kernel: steps of a convolution.
         stride: of the first convolution, at most `kernel`: for long series.
+        halve: True: in place of dilation each block works on half as many steps as the one before, and features are means and maxima of
+            the steps of every block, 2 * width * blocks of them. Cheaper, and what is fine stays beside what is coarse.
 
     Raises:
         UsageError: numbers below 1, or a stride greater than the kernel; when called, another number of channels.
     """
 
-    def __init__(self, channels: int, *, width: int = 64, blocks: int = 4, kernel: int = 5, stride: int = 1):
+    def __init__(
+        self, channels: int, *, width: int = 64, blocks: int = 4, kernel: int = 5, stride: int = 1, halve: bool = False
+    ):
         super().__init__()
         if min(channels, width, blocks, stride) < 1 or stride > kernel:
             raise UsageError(
                 f"channels {channels}, width {width}, blocks {blocks}, kernel {kernel} and stride {stride} make no encoder",
                 help="all are positive, and the stride is at most the kernel",
             )
-        self.channels, self.stride = channels, stride
-        self.feature_dim = 2 * width
+        self.channels, self.stride, self.halve = channels, stride, halve
         self.stem = ConvOverSteps(2 * channels, width, kernel, stride=stride)
-        self.blocks = nn.ModuleList(ResidualDilated(width, kernel, 2**i) for i in range(blocks))
-        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ResidualDilated(width, kernel, 1 if halve else 2**i) for i in range(blocks))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks if halve else 1))
+        self.feature_dim = 2 * width * len(self.norms)
 
     def forward(self, x: Float[Tensor, "batch step channel"]) -> Float[Tensor, "batch feature"]:
         """Features; those of a series of which nothing is observed are 0."""
         values, seen = observed(require_series(x, self.channels))
         h = self.stem(values)
         seen = F.max_pool1d(seen.to(h.dtype), self.stride, ceil_mode=True) > 0
-        for block in self.blocks:
+        made = []
+        for i, block in enumerate(self.blocks):
+            h, seen = halved(h, seen) if i and self.halve else (h, seen)
             h = block(h, seen[..., None].to(h.dtype))
-        h = F.gelu(self.norm(h))
-        return torch.cat([masked_mean(h, seen), masked_max(h, seen)], dim=1)
+            made.append((h, seen))
+        read = made if self.halve else made[-1:]
+        return torch.cat([_pooled(F.gelu(norm(h)), seen) for norm, (h, seen) in zip(self.norms, read, strict=True)], 1)
+
+
+def halved(h: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Means over the seen ones of every two steps, (batch, ceil(step / 2), width), and where one of them is seen."""
+    weight = F.pad(seen, (0, h.shape[1] % 2)).unflatten(1, (-1, 2)).to(h.dtype)
+    pairs = F.pad(h, (0, 0, 0, h.shape[1] % 2)).unflatten(1, (-1, 2))
+    mean = (pairs * weight[..., None]).sum(2) / weight.sum(2).clamp_min(1)[..., None]
+    return mean, weight.amax(2) > 0
+
+
+def _pooled(h: Tensor, seen: Tensor) -> Tensor:
+    return torch.cat([masked_mean(h, seen), masked_max(h, seen)], dim=1)
 
 
 class SeriesTransformer(nn.Module):
