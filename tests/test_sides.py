@@ -151,6 +151,28 @@ def test_sides_can_be_changed_at_random(folder: Path) -> None:
     assert torch.equal(pair.y, pairing.plain_y(batch))
 
 
+def test_numbers_of_a_side_can_have_one_unit(folder: Path) -> None:
+    """They keep their proportions; categories are still codes, and the recipe of the run says so."""
+    import torch
+
+    from accord import build
+    from accord.run import new_objective
+
+    table = write(folder / "things.csv")
+    side = {"columns": ["price", "colour", "size"]}
+    units = {}
+    for unit in ("column", "side"):
+        given = {"data": {"x": {**side, "unit": unit}, "y": {"columns": ["name"]}}}
+        recipe, samples = resolve(str(table), given, None)
+        assert recipe_toml.parse(recipe.to_dict()).data.x == recipe.data.x
+        assert recipe.data.x is not None and recipe.data.x.unit == unit
+        model = new_objective(recipe, samples, np.flatnonzero(samples.ok), build.pairing(recipe)).model
+        units[unit] = model.encoder_x.backbone[0].std  # type: ignore[union-attr,index]
+    assert units["column"].unique().numel() == 3 and units["side"][1] == 1, "the category is left alone"
+    expected = units["column"][[0, 2]].square().mean().sqrt()
+    torch.testing.assert_close(units["side"][[0, 2]], expected.expand(2))
+
+
 @pytest.mark.parametrize(
     ("kind", "shape", "more", "name"),
     [

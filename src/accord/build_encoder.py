@@ -43,12 +43,15 @@ SUITS: dict[Kind, str] = {
 
 
 class Form(NamedTuple):
-    """What one side of the data is: kind and shape as stored, categories of the columns of a vector, rate of audio."""
+    """What one side of the data is: kind and shape as stored, categories of the columns of a vector, rate of audio, whether its numbers
+    have one unit.
+    """
 
     kind: Kind
     shape: Shape
     categories: tuple[tuple[str, ...], ...] = ()
     rate: int = 0
+    one_unit: bool = False
 
 
 def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
@@ -59,9 +62,10 @@ def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
         assert data.kind is not None and data.shape is not None, "the recipe is not resolved"
         only = data.x or data.y
         categories = () if only is None else _categories(only)
-        return Form(data.kind, tuple(data.shape), categories, data.rate or (0 if only is None else only.rate or 0))
+        rate = data.rate or (0 if only is None else only.rate or 0)
+        return Form(data.kind, tuple(data.shape), categories, rate, only is not None and only.unit == "side")
     assert part is not None and part.kind is not None and part.shape is not None, "the recipe is not resolved"
-    return Form(part.kind, tuple(part.shape), _categories(part), part.rate or 0)
+    return Form(part.kind, tuple(part.shape), _categories(part), part.rate or 0, part.unit == "side")
 
 
 def _categories(side: r.TableSide) -> tuple[tuple[str, ...], ...]:
@@ -82,21 +86,19 @@ def front(form: Form, views: Tensor, *, fitted: bool) -> nn.Module:
         mels = LogMel(form.rate)
         with torch.no_grad():
             frames = mels(views)
-        return nn.Sequential(mels, standardization(frames) if fitted else placeholder(frames.shape[2:]))
+        return nn.Sequential(
+            mels, Standardize.fit(frames, one_unit=form.one_unit) if fitted else placeholder(frames.shape[2:])
+        )
     if not fitted:
         return placeholder(views.shape[2:] if views.ndim == 3 else views.shape[1:])
     same = len(form.categories) == views.shape[1] and form.kind == "vector"
-    return standardization(views, kept=[i for i, names in enumerate(form.categories) if names] if same else [])
+    kept = [i for i, names in enumerate(form.categories) if names] if same else []
+    return Standardize.fit(views, kept=kept, one_unit=form.one_unit)
 
 
 def placeholder(shape: Sequence[int]) -> Standardize:
     """A standardisation of the right width whose numbers come from a checkpoint."""
     return Standardize(torch.zeros(shape[0]), torch.ones(shape[0]))
-
-
-def standardization(views: Tensor, *, kept: Sequence[int] = ()) -> Standardize:
-    """Mean and standard deviation per channel, or per column, of plain views of the training data; columns `kept` stay as they are."""
-    return Standardize.fit(views, kept=kept)
 
 
 def encoder(

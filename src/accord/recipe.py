@@ -19,9 +19,14 @@ Kind = Literal["image", "vector", "series", "text", "audio"]
 
 
 class TableSide(Section):
-    """Columns of a table that are one side of pairs; all but their names is told from the data, and written down."""
+    """Columns of a table that are one side of pairs; all but their names is told from the data, and written down.
+
+    Numbers are divided by the spread of their own column, or with unit="side" by that of the whole side: for columns in one unit, whose
+    proportions say which of them counts (coefficients, pixels, spectra).
+    """
 
     columns: Annotated[list[str], Field(min_length=1)]
+    unit: Literal["column", "side"] = "column"
     kinds: list[ColumnKind] | None = None
     kind: Kind | None = None
     shape: list[int] | None = None

@@ -28,6 +28,7 @@ from accord.model.encoder import Encoder
 from accord.model.energy import between, cosine, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.minimize import BestOf
+from accord.model.normalize import Standardize
 from accord.model.predictor import DictionaryPredictor, MLPPredictor
 from accord.model.variational import Variational
 from accord.objective.loss import Objective
@@ -295,7 +296,7 @@ def test_a_recipe_of_a_rival_is_resolved_and_built(name: str, source: str) -> No
     pairing = trained_on(recipe, build.pairing(recipe))
     rows = samples.batch(torch.arange(16).numpy())
     x, y = pairing.plain(rows), pairing.plain_y(rows)
-    objective = build.objective(recipe, build_encoder.standardization(x), build_encoder.standardization(y))
+    objective = build.objective(recipe, Standardize.fit(x), Standardize.fit(y))
     objective(pairing(rows, Draws(0, 0, torch.arange(16)))).total.backward()
     objective.eval()
     assert objective.model.free_energy(x, y).isfinite().all()

@@ -42,6 +42,17 @@ def test_constant_columns_become_zero_and_small_ones_are_scaled() -> None:
     torch.testing.assert_close(y.std(0, correction=0)[[2, 4]], torch.ones(2), atol=1e-5, rtol=0)
 
 
+def test_one_unit_keeps_the_proportions_of_the_columns() -> None:
+    """Each is divided by the root of the mean variance; a code of a category is left alone and counts for nothing."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(101, 4)) * [1, 30, 5, 1e6] + [0, 2, -3, 7]
+    exact = math.sqrt(sum(data[:, i].var() for i in range(3)) / 3)
+    fitted = Standardize.fit(torch.from_numpy(data), kept=[3], one_unit=True)
+    np.testing.assert_allclose(fitted.std, [exact, exact, exact, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(fitted.mean, [*data.mean(0)[:3], 0.0], rtol=1e-5)
+    assert Standardize.fit(torch.full((5, 2), 0.1), one_unit=True).std.tolist() == [1, 1], "nothing varies"
+
+
 def test_saved_with_the_model_and_not_trained() -> None:
     layer = Standardize([1.0, 2.0], [3.0, 4.0])
     assert list(layer.state_dict()) == ["mean", "std"]

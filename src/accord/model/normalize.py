@@ -38,7 +38,9 @@ class Standardize(nn.Module):
         self.register_buffer("std", std)
 
     @classmethod
-    def fit(cls, batches: Tensor | Iterable[Tensor], *, kept: Sequence[int] = ()) -> Standardize:
+    def fit(
+        cls, batches: Tensor | Iterable[Tensor], *, kept: Sequence[int] = (), one_unit: bool = False
+    ) -> Standardize:
         """Mean and (biased) standard deviation of what is not NaN, at once or in batches, accumulated in float64.
 
         A column with std <= 1e-6 |mean| is constant as far as float32 can tell: it is centred and not scaled (std 1). A column of
@@ -47,6 +49,7 @@ class Standardize(nn.Module):
         Args:
             batches: (N, channel, ...), or series (N, step, channel).
             kept: channels that are left as they are: codes of categories.
+            one_unit: the root of the mean variance of the others divides them all, so that channels of one unit keep their proportions.
 
         Raises:
             DataError: no rows, or infinite numbers (the first such column is named).
@@ -69,6 +72,8 @@ class Standardize(nn.Module):
             raise DataError("there are no rows to take a mean of", help="look at what the source selects")
         std = (squares / n.clamp_min(1)).sqrt()
         scale = torch.where(std <= 1e-6 * mean.abs(), 1.0, std)
+        if one_unit:
+            scale = _one_unit(std, mean, kept)
         for channel in kept:
             mean[channel], scale[channel] = 0.0, 1.0
         return cls(mean, scale)
@@ -90,6 +95,16 @@ class MeanForMissing(nn.Module):
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """`x` without NaN."""
         return torch.where(x.isnan(), 0.0, x)
+
+
+def _one_unit(std: Tensor, mean: Tensor, kept: Sequence[int]) -> Tensor:
+    """The same for every channel: the root mean square of the standard deviations of those that are not kept; 1 where all are constant."""
+    measured = torch.ones_like(std, dtype=torch.bool)
+    for channel in kept:
+        measured[channel] = False
+    varies = measured & (std > 1e-6 * mean.abs())
+    total = torch.where(varies, std.square(), 0.0).sum() / measured.sum().clamp_min(1)
+    return torch.where(total > 0, total.sqrt(), 1.0).expand_as(std).clone()
 
 
 def _channel_axis(x: Tensor) -> int:
