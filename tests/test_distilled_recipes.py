@@ -52,6 +52,10 @@ def test_each_principle_brings_what_it_needs(name: str, source: str, tmp_path: P
     assert isinstance(cost, CentredDivergence) if name == "dino" else cost is (smooth_l1 if name == "jepa" else cosine)
 
 
+def test_jepa_on_rows_with_hidden_columns_hides_no_blocks_of_images() -> None:
+    assert resolve("forks", given("jepa"), "table")[0].pairing.name == "masked"
+
+
 def test_the_copy_begins_with_the_filters_its_student_took_from_the_data() -> None:
     recipe, samples = resolve("digits", given("byol", encoder={"name": "multiscale", "stem_stride": 1}), None)
     made = new_objective(recipe, samples, np.arange(200), build.pairing(recipe))

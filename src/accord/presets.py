@@ -223,7 +223,7 @@ def goes_with(principle: str, preset: Table, canvas: int) -> Table:
     JEPA hides blocks of images, about a seventh of the area, from a transformer; rows of a table stay with the preset's pairs.
     """
     needs = GOES_WITH.get(principle, {})
-    if principle != "jepa" or preset.get("encoder", {"name": "mlp"})["name"] == "mlp":
+    if principle != "jepa" or preset.get("encoder", {"name": "mlp"})["name"] in ("mlp", "tabular"):
         return needs
     patch = max(2, min(canvas, 64) // 8)
     grid = min(canvas, 64) // patch

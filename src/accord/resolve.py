@@ -17,7 +17,7 @@ from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
 from accord.data.series_sources import SeriesOptions
 from accord.data.sides import Side
-from accord.data.sources import open_source
+from accord.data.sources import open_source, rows_may_be_steps
 from accord.data.values import Sides
 from accord.data.vectors import unnamed_features
 from accord.errors import UsageError
@@ -43,7 +43,7 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     """
     given = recipe_toml.merge(given, {"data": {**given.get("data", {}), "source": source}})
     drafted = draft(source, given, preset)
-    data = windowed(drafted)
+    data = windowed(drafted, source)
     samples = _opened(source, drafted.model_copy(update={"data": data}))
     preset = preset or presets.preset_of(_name(given, "pairing"), samples.kind, samples.shape, source)
     canvas = samples.shape[-1] if samples.shape else 32
@@ -90,7 +90,7 @@ def _opened(source: str, recipe: Recipe) -> Samples:
         kinds=data.kinds,
         masked=masked(recipe),
         features=None if data.time is None and data.group is None else data.features,
-        **reading(data),
+        **reading(recipe),
     )
 
 
@@ -140,7 +140,7 @@ def masked(recipe: Recipe) -> bool:
     return isinstance(recipe.pairing, Masked)
 
 
-def windowed(recipe: Recipe) -> Data:
+def windowed(recipe: Recipe, source: str) -> Data:
     """What is read, with the windows that the pairing needs; rows of a table are steps then, unless each is said to be a series.
 
     Raises:
@@ -158,6 +158,7 @@ def windowed(recipe: Recipe) -> Data:
             )
         data = data.model_copy(update={"window": needed, "stride": pairing.stride})
     rows = data.window is not None and data.time is None and data.group is None and data.kind is None
+    rows = rows and rows_may_be_steps(source)
     return data.model_copy(update={"group": []}) if rows else data
 
 
@@ -338,8 +339,9 @@ def read_recipe_file(recipe: str) -> dict[str, Any]:
     return recipe_toml.load(path).model_dump(mode="json", exclude_unset=True)
 
 
-def reading(data: Data) -> dict[str, Any]:
+def reading(recipe: Recipe) -> dict[str, Any]:
     """How a recipe says that items are read, as options of `open_source`; of a resolved one also their length and rate."""
+    data, pairing = recipe.data, recipe.pairing
     whole = data.kind in ("series", "audio") and data.window is None and data.shape is not None
     return {
         "kind": None if data.kind == "pair" else data.kind,
@@ -348,6 +350,7 @@ def reading(data: Data) -> dict[str, Any]:
             group=None if data.group is None else tuple(data.group),
             window=data.window,
             stride=data.stride or 1,
+            context=pairing.context if isinstance(pairing, Future) else 0,
             length=data.length or (data.shape[0] if whole and data.shape else None),
             rate=data.rate,
         ),

@@ -30,6 +30,7 @@ from accord.evaluate.features import evaluating, never, read
 from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
+from accord.recipe_rivals import Rival
 from accord.resolve import masked, reading, side_of
 from accord.train.checkpoint import find_checkpoint, load_weights
 from accord.train.device import memory_faults
@@ -95,7 +96,9 @@ class Run:
             DataError: if it holds measurements.
         """
         label = None if column == LABEL_NAMES[0] else column
-        samples = _opened(self.recipe, source, column=images, label=label, limit_bad=False, features=None)
+        # the windows of a series are those of its channels alone: others could keep windows of which the run saw nothing
+        features = self.recipe.data.features if self.recipe.data.kind == "series" else None
+        samples = _opened(self.recipe, source, column=images, label=label, limit_bad=False, features=features)
         if samples.labels is None or (label is not None and (kind_of(source) or source == "digits")):
             raise UsageError(f"no column {column!r}", where=source, help="name a column of a table", code="E234")
         return Groups(column, samples.classes, samples.labels)
@@ -245,7 +248,7 @@ def _opened(
         x=None if data.x is None or (side == "y" and data.y is not None) else side_of(data.x),
         y=None if data.y is None or (side == "x" and data.x is not None) else side_of(data.y),
         masked=masked(recipe),
-        **reading(data),
+        **reading(recipe),
     )
 
 
@@ -337,6 +340,7 @@ def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pai
     aspect = samples.aspects(some)
     batch, seed = samples.batch(some), recipe.training.seed
     x, y = pairing.plain(batch, aspect), pairing.plain_y(batch, aspect)
+    _require_whole(recipe, samples, y)
     torch.manual_seed(seed)
     first, first_y = front(form_of(recipe, "x"), x, fitted=True), front(form_of(recipe, "y"), y, fitted=True)
     objective = build.objective(recipe, first, first_y)
@@ -345,6 +349,18 @@ def new_objective(recipe: Recipe, samples: Samples, train_index: np.ndarray, pai
     if model.encoder_y is not model.encoder_x:
         initialise(model.encoder_y, recipe.encoder_y, y, seed=seed)
     return objective
+
+
+def _require_whole(recipe: Recipe, samples: Samples, y: torch.Tensor) -> None:
+    """Refuses a rival, which makes all of y, where some of it was not observed: its loss would be none."""
+    if isinstance(recipe.objective, Rival) and bool(y.isnan().any()):
+        raise UsageError(
+            f"the rival {recipe.objective.name!r} makes all of y, and of {int(y.isnan().flatten(1).any(1).sum()):,} of "
+            f"{len(y):,} samples looked at a part is missing",
+            where=samples.name,
+            help="use a principle that encodes y, or leave these samples out",
+            code="E216",
+        )
 
 
 def last_line(path: Path) -> dict[str, Any]:

@@ -208,6 +208,10 @@ def calibrate_run(
         terminal.say(f"not calibrated: {error.message}")
         return
     save_calibration(calibration, path)
+    if samples.windows is not None:
+        terminal.say(
+            "note: windows overlap, and times change: rates of false alarms hold only as far as the future is like the past"
+        )
     if groups is not None:
         pairs = np.bincount(groups.of[groups.of >= 0], minlength=len(groups.names))
         low, high = int(pairs[pairs > 0].min(initial=len(energies))), int(pairs.max(initial=0))

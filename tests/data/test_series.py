@@ -131,6 +131,23 @@ def test_one_window_a_series_is_a_series_as_a_whole() -> None:
     assert series_samples("s", table(ramp(4), ramp(5, 3.0)), Policy(), window=4, stride=2).windows is None
 
 
+def test_windows_of_one_series_are_split_by_time_however_many_series_are_empty() -> None:
+    made = table(ramp(12), [[np.nan, np.nan]] * 8, [[np.nan, np.nan]] * 8)
+    found = series_samples("s", made, Policy(), window=4, stride=2)
+    train, held_out = split(found, 0.4, 0)
+    assert found.windows is not None and found.windows.series.tolist() == [0] * 5
+    assert (found.windows.last[train] < 8).all() and found.windows.first[held_out].tolist() == [8]
+
+
+def test_windows_without_a_past_or_a_future_are_left_out() -> None:
+    values = ramp(16)
+    values[6:9] = [[np.nan, np.nan]] * 3
+    found = series_samples("s", table(values), Policy(), window=5, context=3)
+    empty = [f for f in range(12) if f == 6 or {f + 3, f + 4} <= {6, 7, 8}]
+    assert found.windows is not None and found.windows.first.tolist() == [f for f in range(12) if f not in empty]
+    assert empty == [3, 4, 6] and "3 windows are left out" in " ".join(found.notes)
+
+
 def test_what_is_infinite_too_long_or_empty_is_bad() -> None:
     made = table(ramp(3), [[1.0, np.inf]], [[np.nan, np.nan]] * 2, ramp(9))
     found = series_samples("s", made, Policy(limit=False), length=4)

@@ -116,6 +116,7 @@ def series_samples(
     window: int | None = None,
     stride: int = 1,
     length: int | None = None,
+    context: int = 0,
 ) -> Samples:
     """Series as samples: each as a whole, or every window of `window` steps that begins at a multiple of `stride`.
 
@@ -127,6 +128,8 @@ def series_samples(
         window: steps of a sample; None: each series is one sample.
         stride: steps from one window to the next.
         length: steps that whole series are padded to, by default those of the longest; a longer one is bad.
+        context: so many steps of a window are its past, 0: it has none. Where nothing was observed in the past or in the rest of a
+            window, it is left out as well.
 
     Raises:
         DataError: as the policy says, or if all series are constant.
@@ -137,10 +140,13 @@ def series_samples(
     windows, short = _places(table, window, stride)
     start, count = table.starts[windows.series] + windows.first, windows.last - windows.first + 1
     if window is not None:
-        kept = (seen[start + count] > seen[start]) | short
+        border = start + np.minimum(context, count)
+        kept = (seen[start + count] > seen[border]) & ((seen[border] > seen[start]) | (context == 0)) | short
         windows, start, count, short = windows.rows(kept), start[kept], count[kept], short[kept]
         if not kept.all():
-            table.notes.append(f"{int((~kept).sum())} windows are left out: nothing was observed in them")
+            table.notes.append(
+                f"{int((~kept).sum())} windows are left out: nothing was observed in them{' or in a part of them' * (context > 0)}"
+            )
     longest = window or length or max(1, int(table.counts.max(initial=0)))
     faults = {
         "E381": short,
@@ -168,7 +174,7 @@ def series_samples(
         classes=() if table.labels is None else table.labels.classes,
         notes=[*table.notes, *_gap_notes(values, table), *_drift_notes(values, table)],
         features=table.channels,
-        windows=windows if window is not None and len(windows.series) > len(table.counts) else None,
+        windows=windows if len(np.unique(windows.series)) < len(windows.series) else None,
     )
     if window is not None:
         constant = int(ok.sum()) if constant == len(table.counts) else 0

@@ -26,14 +26,15 @@ class SeriesOptions:
     """How a source is read as series.
 
     time: the column of times of a table whose rows are steps. group: the columns that tell its series apart; () for one series in
-    each file. window, stride: samples are windows of so many steps. length: whole series and sounds are padded to so many steps,
-    longer ones are bad. rate: of sounds, steps per second.
+    each file. window, stride: samples are windows of so many steps. context: how many of them are the past, 0 where they are not
+    divided. length: whole series and sounds are padded to so many steps, longer ones are bad. rate: of sounds, steps per second.
     """
 
     time: str | None = None
     group: tuple[str, ...] | None = None
     window: int | None = None
     stride: int = 1
+    context: int = 0
     length: int | None = None
     rate: int | None = None
 
@@ -45,7 +46,13 @@ class SeriesOptions:
     def samples(self, name: str, table: SeriesTable, policy: Policy) -> Samples:
         """The series, or windows of them."""
         return series_samples(
-            name, table, policy, window=self.window, stride=self.stride, length=None if self.window else self.length
+            name,
+            table,
+            policy,
+            window=self.window,
+            stride=self.stride,
+            context=self.context,
+            length=None if self.window else self.length,
         )
 
 

@@ -175,6 +175,13 @@ def _open(source: Source, request: Request) -> Samples:
             help="name the column of times (data.time), or say data.kind=series if each row is a series",
             code="E234",
         )
+    if request.impute is not None and (samples.kind != "vector" or request.columns):
+        raise UsageError(
+            "impute is for tables of numbers that are taken as they are",
+            where=request.name,
+            help="leave it out: what is missing in series and in columns of x and y is masked",
+            code="E234",
+        )
     return samples
 
 
@@ -221,6 +228,21 @@ def _opened(source: Source, request: Request) -> Samples:
         ".npz": from_array_files,
     }
     return openers[kind](paths, request)
+
+
+def rows_may_be_steps(name: str) -> bool:
+    """Whether a source is a table, whose rows may be the steps of a series: not what holds whole series, images or sounds.
+
+    Raises what `open_source` raises for a source that is not there.
+    """
+    if name.partition(":")[0] in BUILT_IN:
+        return False
+    paths = paths_of(name)
+    kind = kind_of_files(name, paths)
+    if kind in (".npy", ".npz") and len(paths) == 1:
+        arrays = {"x": read_npy(paths[0])} if kind == ".npy" else read_npz(paths[0])
+        return all(array.ndim < 3 for array in arrays.values())
+    return kind in (".parquet", ".csv")
 
 
 def _frame(source: Source, request: Request) -> Frame:

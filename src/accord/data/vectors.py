@@ -95,7 +95,8 @@ def vector_samples(
     absent &= ~absent.all(1, keepdims=True)
     finite |= absent
     ok = finite.all(1)
-    bad = _bad_rows(matrix, finite, names, keys)
+    remedy = "correct it, or drop the row" if masked else "fill it (--set data.impute=0.0) or drop the row"
+    bad = _bad_rows(matrix, finite, names, keys, remedy)
     if not ok.all() and policy.limit:
         raise _not_finite(name, finite, names, keys, bad)
     values[~ok] = 0.0
@@ -147,7 +148,9 @@ def too_large(value: int, column: str, where: str) -> DataError:
     )
 
 
-def _bad_rows(matrix: np.ndarray, finite: np.ndarray, names: Sequence[str], keys: Sequence[str]) -> list[BadItem]:
+def _bad_rows(
+    matrix: np.ndarray, finite: np.ndarray, names: Sequence[str], keys: Sequence[str], remedy: str
+) -> list[BadItem]:
     bad = []
     for row in np.flatnonzero(~finite.all(1))[:LISTED].tolist():
         column = int(np.argmin(finite[row]))
@@ -157,7 +160,7 @@ def _bad_rows(matrix: np.ndarray, finite: np.ndarray, names: Sequence[str], keys
                 keys[row],
                 "E331",
                 f'column "{names[column]}" is {what}',
-                "fill it (--set data.impute=0.0) or drop the row",
+                remedy,
             )
         )
     return bad
