@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from accord.sklearn.rows import Scale
+
 FORMS = 3
 QUANTILES = 4096
 """Ranks are those among at most so many quantiles of a column."""
@@ -23,18 +25,18 @@ class Forms:
     """
 
     def __init__(self, rows: Float[np.ndarray, "n columns"]):
-        self.plain = _Scale(rows)
-        values = self.plain(rows)
-        self.compressed = _Scale(np.arcsinh(values))
+        self.plain = Scale(rows)
+        values = self.plain(rows).numpy()
+        self.compressed = Scale(np.arcsinh(values))
         self.sorted = np.sort(values, axis=0)[
             np.linspace(0, len(rows) - 1, min(len(rows), QUANTILES)).round().astype(int)
         ]
-        self.ranked = _Scale(self._scores(values))
+        self.ranked = Scale(self._scores(values))
 
     def __call__(self, rows: Float[np.ndarray, "n columns"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The three forms, (n, columns) each."""
-        values = self.plain(rows)
-        return values, self.compressed(np.arcsinh(values)), self.ranked(self._scores(values))
+        values = self.plain(rows).numpy()
+        return values, self.compressed(np.arcsinh(values)).numpy(), self.ranked(self._scores(values)).numpy()
 
     def _scores(self, values: np.ndarray) -> np.ndarray:
         found = np.empty_like(values)
@@ -43,15 +45,3 @@ class Forms:
             found[:, j] = (below + upto + 1) / (2 * (len(column) + 1))
         scores: np.ndarray = torch.special.ndtri(torch.from_numpy(found)).numpy()
         return scores
-
-
-class _Scale:
-    """Mean and standard deviation of fitted rows; a column that never varies is centred and not scaled."""
-
-    def __init__(self, rows: np.ndarray):
-        self.mean, std = rows.mean(0), rows.std(0)
-        self.std = np.where(std <= 1e-9 * np.maximum(np.abs(self.mean), 1e-300), 1.0, std)
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        scaled: np.ndarray = (rows - self.mean) / self.std
-        return scaled

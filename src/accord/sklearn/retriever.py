@@ -14,9 +14,9 @@ from torch import Tensor
 
 from accord.data.pair import Pair
 from accord.errors import UsageError
-from accord.evaluate.energy import cross_energies
-from accord.evaluate.features import Embedded
+from accord.evaluate.features import Embedded, OneSide
 from accord.evaluate.retrieval import ranks
+from accord.evaluate.search import Exact, Side
 from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
 from accord.model.energy import Cost, squared_error
@@ -119,7 +119,7 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
             UsageError: if k is not between 1 and the number of fitted rows.
         """
         check_is_fitted(self)
-        return self._lowest(self._x(X), torch.from_numpy(self._corpus_y), k)
+        return self._lowest(self._x(X), torch.from_numpy(self._corpus_y), k, "x")
 
     def search_x(self, Y: Any, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The k rows of the fitted X that have the lowest energy with each row of Y: (energies, places in X), (n, k) each.
@@ -128,7 +128,7 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
             UsageError: if k is not between 1 and the number of fitted rows.
         """
         check_is_fitted(self)
-        return self._lowest(self._y(_table(Y)), torch.from_numpy(self._corpus_x), k, reverse=True)
+        return self._lowest(self._y(_table(Y)), torch.from_numpy(self._corpus_x), k, "y")
 
     def energy(self, X: Any, Y: Any) -> np.ndarray:
         """F(x_i, y_i) of pairs, (n,)."""
@@ -174,16 +174,11 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
             embedding: Tensor = self.model_.encoder_y(self.scale_y_(other))
         return embedding
 
-    def _lowest(
-        self, queries: Tensor, corpus: Tensor, k: int, *, reverse: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _lowest(self, queries: Tensor, corpus: Tensor, k: int, side: Side) -> tuple[np.ndarray, np.ndarray]:
         if not 1 <= k <= len(corpus):
             raise UsageError(f"k = {k} of {len(corpus)} rows", help=f"give 1 <= k <= {len(corpus)}", code="E257")
-        s_x, s_y = (corpus, queries) if reverse else (queries, corpus)
-        blocks = [block for _, block in cross_energies(self.model_, s_x, s_y)]
-        energies = torch.cat(blocks).T if reverse else torch.cat(blocks)
-        order = energies.sort(dim=1, stable=True)
-        return order.values[:, :k].numpy(), order.indices[:, :k].numpy()
+        found = Exact(self.model_, OneSide(corpus), side)(OneSide(queries), k)
+        return found.energy.numpy(), found.place.numpy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
