@@ -15,6 +15,8 @@ from tests.conftest import Outcome
 from tests.data.test_sounds import wav
 
 from accord.recipe_toml import load
+from accord.resolve import resolve
+from accord.run import Run
 
 Accord = Callable[..., Outcome]
 
@@ -132,6 +134,43 @@ def test_sounds(accord: Accord, tmp_path: Path) -> None:
         if status != "ok"
     ]
     assert len(bad) == 1 and bad[0][0] == "a/other.wav" and "16000" in bad[0][1] and "8000" in bad[0][1]
+
+
+@pytest.mark.parametrize("form", ["s.ts", "s.npy"])
+def test_the_past_and_future_of_series_that_are_no_rows(accord: Accord, tmp_path: Path, form: str) -> None:
+    values = np.random.default_rng(0).normal(size=(12, 20)).astype(np.float32)
+    lines = [",".join(f"{v:.3f}" for v in row) for row in values]
+    (tmp_path / "s.ts").write_text("@data\n" + "\n".join(lines) + "\n")
+    np.save(tmp_path / "s.npy", values[:, :, None])
+    options = [f"--set=pairing.{name}" for name in ("name=future", "context=2", "horizon=1")]
+    through(accord, tmp_path, tmp_path / form, *options, rows=12 * 18, held_out=12 * 2)
+
+
+def test_rivals_make_all_of_y(accord: Accord, tmp_path: Path) -> None:
+    rows = [",".join(f"{v:.3f}" for v in row) for row in np.random.default_rng(0).normal(size=(30, 16))]
+    (tmp_path / "s.ts").write_text("@data\n" + "\n".join(rows) + "\n")
+    (tmp_path / "gap.ts").write_text("@data\n" + "\n".join([*rows, "1,?" + ",2" * 14]) + "\n")
+    quick = ("--set=training.steps=2", "--set=training.batch_size=8", "--set=objective.name=masked_autoencoder")
+    outcome = accord("train", tmp_path / "s.ts", *quick, "--out", tmp_path / "a")
+    assert outcome.code == 2 and "E216" in outcome.err and "hide a part" in outcome.err
+    still = [f"--set=pairing.augment.{name}=0" for name in ("stretch", "shift", "mask")]
+    outcome = accord("train", tmp_path / "gap.ts", *quick, *still, "--out", tmp_path / "b")
+    assert outcome.code == 2 and "E216" in outcome.err and "a part is missing" in outcome.err
+    outcome = accord("train", tmp_path / "s.ts", *quick, *still, "--out", tmp_path / "c")
+    assert outcome.code == 0, outcome.err
+
+
+def test_groups_are_those_of_the_windows_of_the_run(tmp_path: Path) -> None:
+    """Windows without an observed value are left out; a column of classes, which is none of the channels, must not keep them."""
+    rows = [f"{i},{'' if 20 <= i < 40 else i % 7},{i % 2},{'ab'[i >= 30]}" for i in range(80)]
+    (tmp_path / "g.csv").write_text("t,heat,label,site\n" + "\n".join(rows) + "\n")
+    given = {"data": {"time": "t", "window": 6}, "pairing": {"name": "masked"}}
+    recipe, samples = resolve(str(tmp_path / "g.csv"), given, None)
+    assert "windows are left out" in " ".join(samples.notes)
+    empty: Any = None  # neither the model nor its pairs are asked
+    groups = Run(tmp_path, recipe, empty, empty).groups(str(tmp_path / "g.csv"), "site")
+    last = [int(key.rpartition("-")[2]) for key in samples.keys]
+    assert [groups.names[place] for place in groups.of] == ["ab"[row >= 30] for row in last]
 
 
 def test_settings_that_contradict_each_other(accord: Accord, tmp_path: Path) -> None:

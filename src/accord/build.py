@@ -82,6 +82,7 @@ def model(recipe: r.Recipe, first: nn.Module, first_y: nn.Module | None = None) 
             "or pairs whose x and y have one shape",
             code="E213",
         )
+    _require_apt_changes(recipe)
     encoder_x = encoder(recipe, recipe.encoder, first, form_of(recipe, "x"), x)
     dim, action_dim, compared = recipe.projector.dim, pairing(recipe).action_dim, cost(recipe)
     if isinstance(recipe.objective, Rival):
@@ -105,6 +106,40 @@ def model(recipe: r.Recipe, first: nn.Module, first_y: nn.Module | None = None) 
     z = latent(recipe.latent, dim)
     found = minimizer(how, z, dim, action_dim)
     return JointEmbedding(encoder_x, encoder_y, predictor(recipe, z), cost=compared, latent=z, minimizer=found)
+
+
+def _require_apt_changes(recipe: r.Recipe) -> None:
+    """Refuses random changes of codes of categories, which are names and no numbers, and of a y that a rival makes if parts get lost.
+
+    Raises:
+        UsageError: then.
+    """
+    pairs = pairing(recipe)
+    changes: tuple[Change | None, Change | None] = (None, None)
+    if isinstance(pairs, TwoViews):
+        changes = (pairs.augmentation, pairs.augmentation)
+    elif isinstance(pairs, SidePairs):
+        changes = (pairs.augmentation_x, pairs.augmentation_y)
+    for change, form in zip(changes, (form_of(recipe, "x"), form_of(recipe, "y")), strict=True):
+        if (
+            isinstance(change, VectorAugmentation)
+            and any(form.categories)
+            and (change.noise or change.mask or change.scale)
+        ):
+            raise UsageError(
+                "noise, masks and scales are for numbers, and some columns are categories",
+                where="pairing",
+                help="hide columns instead (--set pairing.name=masked), or leave augment_x and augment_y out",
+                code="E211",
+            )
+    lossy = isinstance(changes[1], SeriesAugmentation) and changes[1].hides
+    if isinstance(recipe.objective, Rival) and lossy:
+        raise UsageError(
+            f"the rival {recipe.objective.name!r} makes all of y, of which these changes hide a part",
+            where="objective.name",
+            help="set stretch, shift, mask and channel_drop of the augmentation to 0, or use a principle that encodes y",
+            code="E216",
+        )
 
 
 def how_z_is_found(recipe: r.Recipe) -> MinimizerSection:

@@ -265,6 +265,19 @@ def test_hidden_columns_have_their_mean() -> None:
     torch.testing.assert_close(pair.x[hidden], units.mean.expand_as(rows)[hidden])
 
 
+def test_hidden_runs_of_steps_have_the_mean_of_their_channel() -> None:
+    series = torch.randn(6, 14, 2) + 5
+    quiet = accord.two_views(accord.SeriesAugmentation())
+    pair = restoring(quiet, hide=0.5)(series, Draws(0, 0, torch.arange(6)))
+    hidden = (pair.x != pair.y).all(2)
+    assert torch.equal(pair.y, series) and pair.x.shape == series.shape
+    runs = torch.nn.functional.pad(hidden, (0, 1)).unflatten(1, (5, 3))  # a quarter of 14 steps is 3
+    assert torch.equal(runs.any(2).sum(1), torch.full((6,), 2)) and bool(
+        runs[:, :4].float().mean(2).round().eq(runs[:, :4].any(2)).all()
+    )
+    torch.testing.assert_close(pair.x[hidden], series.mean(1, keepdim=True).expand_as(series)[hidden])
+
+
 def test_refused_pairs() -> None:
     with pytest.raises(UsageError, match="makes x of x"):
         restoring(accord.halves())

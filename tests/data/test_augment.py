@@ -506,6 +506,8 @@ def test_vectors():
     masked = augment_vectors(batch, draws(2000), VectorAugmentation(noise=0, mask=0.25))
     assert bool(((masked == 0) | (masked == batch)).all())
     assert stats.binomtest(int((masked == 0).sum()), 12000, 0.25).pvalue > 1e-3
+    gaps = batch.masked_fill(batch > 1, torch.nan)
+    assert torch.equal(augment_vectors(gaps, draws(2000), VectorAugmentation()).isnan(), gaps.isnan()), "never made up"
     scaled = augment_vectors(batch, draws(2000), VectorAugmentation(noise=0, mask=0, scale=0.5)) / batch
     torch.testing.assert_close(scaled.std(1), torch.zeros(2000), rtol=0, atol=1e-4)
     assert stats.kstest(scaled[:, 0].numpy(), "uniform", (0.5, 1.0)).pvalue > 1e-3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from accord.data.sources import check_source, open_source
 from accord.data.values import Sides
 from accord.errors import AccordError, DataError, UsageError
 
-DATA = Path(os.environ.get("ACCORD_DATA", ""))
 COLOURS, N = ("red", "green", "blue"), 60
 
 
@@ -118,6 +116,39 @@ def test_pictures_by_bytes_by_paths_and_beside_numbers(parquet: Callable[..., Pa
     assert (one.x == other.x).all() and (listed.content == whole.content).all()
     with pytest.raises(UsageError, match=r"picture \(image\), price \(number\)"):
         open_source(parquet(), x=["picture", "price"], y=["name"])
+
+
+def test_nothing_is_put_in_the_place_of_a_missing_value() -> None:
+    source = {"a": [1.0, None, 3.0], "b": [1.0, 2.0, 4.0]}
+    with pytest.raises(UsageError, match="impute is for tables of numbers") as caught:
+        open_source(source, x=["a"], y=["b"], impute=0.0, limit_bad=False)
+    assert caught.value.code == "E234"
+    bad = open_source(source, x=["a"], y=["b"], limit_bad=False).bad
+    assert [item.key for item in bad] == ["row 1"] and "impute" not in bad[0].help
+
+
+def test_an_x_with_several_y_is_told_and_copies_of_a_pair_are_not() -> None:
+    x, y = ["a"] * 4 + ["b", "b", "c", "d"], ["1", "2", "3", "3", "4", "4", "5", "5"]
+    notes = open_source({"t": x, "u": y}, x=["t"], y=["u"]).notes
+    assert [note for note in notes if "another y" in note] == [
+        "3 pairs have an x that others have with another y: held-out pairs may share their x with trained ones"
+    ]
+    assert not any("another y" in note for note in open_source({"t": x[4:7], "u": y[4:7]}, x=["t"], y=["u"]).notes)
+
+
+def test_lists_keep_their_places_whatever_is_missing_or_cut(parquet: Callable[..., Path]) -> None:
+    rows: list[object] = [[1, None, 3], None, [], [4], [5, 6]] * (N // 5)
+    for given in (
+        rows,
+        pa.chunked_array(
+            [pa.array(rows, pa.large_list(pa.int16())).slice(0, 7), pa.array(rows[7:], pa.large_list(pa.int16()))]
+        ),
+    ):
+        source = parquet(curve=given) if given is rows else {"curve": given}
+        found = open_source(source, x=["curve"], limit_bad=False)
+        assert found.ok.tolist() == [row is not None and len(row) > 0 for row in rows]  # type: ignore[arg-type]
+        expected = [[1, np.nan, 3], [4, np.nan, np.nan], [5, 6, np.nan]]
+        np.testing.assert_array_equal(found.batch(np.array([5, 8, 9]))[:, :, 0], expected)  # type: ignore[call-overload]
 
 
 def test_lists_are_series_padded_with_nan(parquet: Callable[..., Path]) -> None:
@@ -237,8 +268,8 @@ def test_a_folder_has_no_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_pairs_of_pictures_and_names() -> None:
-    samples = open_source(DATA / "emoji_pairs/emoji_pairs.parquet", x=["color"], y=["name"], label="category")
+def test_real_pairs_of_pictures_and_names(data: Path) -> None:
+    samples = open_source(data / "emoji_pairs/emoji_pairs.parquet", x=["color"], y=["name"], label="category")
     x, y = sides(samples)
     assert len(samples) == 1403 and samples.ok.all()
     assert (x.kind, x.shape, y.kind) == ("image", (3, 64, 64), "text")

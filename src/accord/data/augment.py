@@ -228,7 +228,10 @@ def augment_vectors(
     if augmentation.noise:
         view = view + draws.normal("noise", view.shape[1]).mul_(augmentation.noise) * std
     if augmentation.mask:
-        view = torch.where(draws.uniform("mask", view.shape[1]) >= augmentation.mask, view, mean)
+        kept = (
+            draws.uniform("mask", view.shape[1]) >= augmentation.mask
+        ) | view.isnan()  # the mean would pass for observed
+        view = torch.where(kept, view, mean)
     return view
 
 

@@ -64,6 +64,11 @@ class SeriesAugmentation:
                     help=f"set {field.name} within [0, {high:g}]",
                 )
 
+    @property
+    def hides(self) -> bool:
+        """Whether a part of a series may be lost, which is NaN then."""
+        return any((self.stretch, self.shift, self.mask, self.channel_drop))
+
     @classmethod
     def series(cls) -> SeriesAugmentation:
         """For measurements: a little of everything but channels."""

@@ -33,12 +33,22 @@ class Restoring(Pairing):
             units = self.pairing.units if isinstance(self.pairing, TwoViews) else None
             mean = whole.new_zeros(()) if units is None else units.mean
             return torch.where(_lowest(draws.uniform("hidden", whole.shape[1]), self.hide), mean, whole)
+        if whole.ndim == 3:
+            return self._without_runs(whole, draws)
         height, width = whole.shape[-2:]
         side = self.patch or max(1, min(height, width) // 4)
         rows, columns = -(-height // side), -(-width // side)
         hidden = _lowest(draws.uniform("hidden", rows * columns), self.hide).view(-1, 1, rows, columns)
         mask = hidden.repeat_interleave(side, 2).repeat_interleave(side, 3)[..., :height, :width]
         return torch.where(mask, whole.mean((-2, -1), keepdim=True), whole)
+
+    def _without_runs(self, whole: Tensor, draws: Draws) -> Tensor:
+        """Series of which runs of steps are the mean of their channel."""
+        steps = whole.shape[1]
+        run = self.patch or max(1, steps // 4)
+        hidden = _lowest(draws.uniform("hidden", -(-steps // run)), self.hide)
+        mask = hidden.repeat_interleave(run, 1)[:, :steps, None]
+        return torch.where(mask, whole.mean(1, keepdim=True), whole)
 
     def plain(self, batch: Values, aspect: Tensor | None = None) -> Tensor:
         """That of the other pairing: whole."""
@@ -71,8 +81,8 @@ def restoring(pairing: Pairing, *, hide: float = 0.0, patch: int | None = None) 
     Args:
         pairing: makes x; its y is not used.
         hide: share of x that is hidden, 0.75 for a masked auto-encoder (He et al. 2022, arXiv:2111.06377): patches of an image get
-            its mean colour, columns of a vector their mean. As many in every sample.
-        patch: side of a patch, pixels; by default a quarter of the image's.
+            its mean colour, columns of a vector their mean, runs of steps of a series its mean. As many in every sample.
+        patch: side of a patch, pixels, or steps of a run; by default a quarter of the image's, or of the series.
 
     Raises:
         UsageError: for a share outside [0, 1), a patch below 1, or a pairing whose x and y are of two kinds.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from accord.data.column_kinds import ColumnKind, require_columns, tell
 from accord.data.encoded import Options, Progress
 from accord.data.frames import Frame
@@ -79,6 +81,7 @@ def open_pairs(
         samples = replace(found[0], name=name, labels=numbers, classes=classes, fingerprint="")
     else:
         samples = pair_samples(name, *found, labels=numbers, classes=classes)
+        samples.notes += _repeated(samples)
     unused = [column for column in frame.names if column not in (*taken, chosen)]
     if unused:
         samples.notes.append(f"columns not used: {', '.join(unused)}")
@@ -96,6 +99,19 @@ def _check(taken: Sequence[str], kinds: Mapping[str, ColumnKind], where: str) ->
     if wrong is not None:
         what = f"x and y are {', '.join(taken)}" if taken else "say which columns are x and y as well"
         raise UsageError(f"{wrong!r}, whose kind is given, is on neither side", where=where, help=what, code="E234")
+
+
+def _repeated(samples: Samples) -> list[str]:
+    """A note on x that come several times with different y: pairs are held out, so that such an x may be in both parts."""
+    assert samples.sides is not None
+    _, different = np.unique(samples.content[samples.ok], return_index=True)
+    _, counts = np.unique(samples.sides[0].content[samples.ok][different], return_counts=True)
+    repeated = int(counts[counts > 1].sum())
+    if not repeated:
+        return []
+    return [
+        f"{repeated:,} pairs have an x that others have with another y: held-out pairs may share their x with trained ones"
+    ]
 
 
 def _refuse_constant(samples: Samples, side: str, where: str) -> None:

@@ -17,7 +17,7 @@ from accord.data.policy import Policy
 from accord.data.samples import LISTED, ArrayStore, Refused, Samples, hash_bytes
 from accord.data.series import SeriesTable, series_samples
 from accord.data.sounds import sound_samples
-from accord.data.tables import as_float, holds_bytes
+from accord.data.tables import as_float, holds_bytes, is_number
 from accord.data.vectors import vector_samples
 from accord.errors import DataError, UsageError
 
@@ -249,7 +249,7 @@ def _series(frame: Frame, side: Side) -> Samples:
     (column,) = side.columns
     values = frame.read(column)
     whole = isinstance(values, np.ndarray)
-    rows = [np.asarray(row, np.float64) for row in values] if whole else [_steps(row) for row in values.to_pylist()]
+    rows = [np.asarray(row, np.float64) for row in values] if whole else _lists(values)
     rows = [row[:, None] if row.ndim == 1 else row for row in rows]
     channels = {row.shape[1] for row in rows if row.size} or {1}
     wanted = channels if side.shape is None else {side.shape[1]}
@@ -270,6 +270,21 @@ def _series(frame: Frame, side: Side) -> Samples:
     )
     length = None if side.shape is None else side.shape[0]
     return series_samples(name_of(side), table, Policy(limit=False, part=True), length=length)
+
+
+def _lists(values: Any) -> list[np.ndarray]:
+    """The rows of a column of lists as arrays, (steps,) or (steps, channels); empty where there is none. Numbers stay in Arrow's memory."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    if not is_number(values.type.value_type):
+        return [_steps(row) for row in values.to_pylist()]
+    rows: list[np.ndarray] = []
+    for chunk in values.chunks:
+        numbers = chunk.drop_null().flatten().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        counts = pc.list_value_length(chunk).fill_null(0).to_numpy(zero_copy_only=False)
+        rows += np.split(numbers, np.cumsum(counts)[:-1]) if len(counts) else []
+    return rows
 
 
 def _steps(row: Any) -> np.ndarray:
