@@ -87,7 +87,8 @@ def described(samples: Samples) -> str:
         case "audio":
             return f"sound of up to {steps / max(1, samples.rate):.3g} s at {samples.rate:,} Hz"
         case "series":
-            return f"series of up to {steps:,} steps of {samples.shape[1]} channels"
+            channels = samples.shape[1]
+            return f"series of up to {steps:,} steps of {channels} channel{'' if channels == 1 else 's'}"
         case _:
             return f"{samples.kind} data, {' x '.join(map(str, samples.shape))}"
 
