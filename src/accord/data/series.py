@@ -128,8 +128,7 @@ def series_samples(
         window: steps of a sample; None: each series is one sample.
         stride: steps from one window to the next.
         length: steps that whole series are padded to, by default those of the longest; a longer one is bad.
-        context: so many steps of a window are its past, 0: it has none. Where nothing was observed in the past or in the rest of a
-            window, it is left out as well.
+        context: so many steps of a window are its past; a window without an observed past or rest is left out as well.
 
     Raises:
         DataError: as the policy says, or if all series are constant.
@@ -140,13 +139,11 @@ def series_samples(
     windows, short = _places(table, window, stride)
     start, count = table.starts[windows.series] + windows.first, windows.last - windows.first + 1
     if window is not None:
-        border = start + np.minimum(context, count)
-        kept = (seen[start + count] > seen[border]) & ((seen[border] > seen[start]) | (context == 0)) | short
+        kept = _known(seen, start, count, context) | short
         windows, start, count, short = windows.rows(kept), start[kept], count[kept], short[kept]
         if not kept.all():
-            table.notes.append(
-                f"{int((~kept).sum())} windows are left out: nothing was observed in them{' or in a part of them' * (context > 0)}"
-            )
+            part = " a part of" * (context > 0)
+            table.notes.append(f"{int((~kept).sum())} windows are left out: nothing was observed in{part} them")
     longest = window or length or max(1, int(table.counts.max(initial=0)))
     faults = {
         "E381": short,
@@ -158,9 +155,7 @@ def series_samples(
     store = WindowStore(values, start, np.minimum(count, longest), longest)
     ok = ~np.logical_or.reduce(list(faults.values()))
     bad = [_bad(keys[i], i, faults, int(count[i]), longest) for i in np.flatnonzero(~ok)[:LISTED].tolist()]
-    if window is not None and short.any():
-        listed = [item for item in bad if item.code == "E381"]
-        policy.enforce(int(short.sum()), len(table.counts), listed, name)
+    policy.enforce(int(short.sum()), len(table.counts), [item for item in bad if item.code == "E381"], name)
     constant = _constant(values, table)
     samples = Samples(
         name=name,
@@ -184,6 +179,13 @@ def series_samples(
 def _running(flags: np.ndarray | np.bool) -> np.ndarray:
     """How many are set before each place, int64 (R + 1,)."""
     return np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
+
+
+def _known(seen: np.ndarray, start: np.ndarray, count: np.ndarray, context: int) -> np.ndarray:
+    """Whether anything was observed of each window: in its past, if it has one, and in the rest."""
+    border = start + np.minimum(context, count)
+    found: np.ndarray = (seen[start + count] > seen[border]) & ((seen[border] > seen[start]) | (context == 0))
+    return found
 
 
 def _places(table: SeriesTable, window: int | None, stride: int) -> tuple[Windows, np.ndarray]:
