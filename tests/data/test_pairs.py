@@ -118,6 +118,26 @@ def test_pictures_by_bytes_by_paths_and_beside_numbers(parquet: Callable[..., Pa
         open_source(parquet(), x=["picture", "price"], y=["name"])
 
 
+def test_names_that_look_like_numbers_are_names_where_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("zip,place,v\n01,7,1\n1,8,2\n02,9,3\nA,,4\n")
+    kinds = {"zip": "category", "place": "text"}
+    x, y = sides(open_source(tmp_path / "t.csv", x=["zip", "v"], y=["place"], kinds=kinds, limit_bad=False))  # type: ignore[arg-type]
+    assert (
+        x.categories == (("01", "02", "1", "A"), ()) and y.kind == "text" and y.ok.tolist() == [True, True, True, False]
+    )
+    (tmp_path / "t.csv").write_text("zip,v\n02,1\n03,2\n")  # nothing but numbers, later
+    side = Side(columns=("zip", "v"), kinds=("category", "number"), shape=(2,), categories=x.categories)
+    found = open_source(tmp_path / "t.csv", x=side, limit_bad=False)
+    assert found.ok.tolist() == [True, False] and float(found.batch(np.array([0]))[0, 0]) == 1.0  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "text", "series", "image", "audio"])
+def test_a_column_of_which_all_is_missing_can_be_anything(kind: str) -> None:
+    side = Side(columns=("a",), kinds=(kind,), shape=(3, 8, 8) if kind == "image" else (4, 1), categories=(("n",),))  # type: ignore[arg-type]
+    found = open_source({"a": pa.nulls(3), "b": [1, 2, 3]}, x=side, limit_bad=False)
+    assert not found.ok.any() and [item.key for item in found.bad] == ["row 0", "row 1", "row 2"]
+
+
 def test_nothing_is_put_in_the_place_of_a_missing_value() -> None:
     source = {"a": [1.0, None, 3.0], "b": [1.0, 2.0, 4.0]}
     with pytest.raises(UsageError, match="impute is for tables of numbers") as caught:
@@ -213,7 +233,7 @@ def test_infinite_numbers_and_rows_without_any_are_bad(parquet: Callable[..., Pa
         ({"x": ["price"], "y": ["price"]}, "E234", "both sides"),
         ({"x": [], "y": ["price"]}, "E234", "expected a list"),
         ({"x": ["price"], "y": ["name"], "kinds": {"note": "text"}}, "E234", "on neither side"),
-        ({"x": ["price"], "y": ["name"], "kinds": {"price": "text"}}, "E246", "cannot be text"),
+        ({"x": ["price"], "y": ["name"], "kinds": {"price": "image"}}, "E246", "cannot be image"),
         ({"x": ["price"], "y": ["name"], "label": "absent"}, "E234", "absent"),
     ],
 )

@@ -176,6 +176,8 @@ def _require_possible(frame: Frame, column: str, kind: ColumnKind) -> None:
         possible = {2: ("number", "series"), 3: ("image", "series", "audio"), 4: ("image",)}.get(axes, ())
     else:
         plain = type_.value_type if pa.types.is_dictionary(type_) else type_
+        if pa.types.is_null(plain):
+            return  # all of it is missing
         if holds_bytes(plain):
             possible = ("image", "audio")
         elif is_list(plain):

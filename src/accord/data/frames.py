@@ -58,6 +58,9 @@ class Frame(ABC):
     def labels(self, column: str) -> Labels:
         """A column as labels."""
 
+    def keep_text(self, column: str) -> None:  # noqa: B027  (only CSV files leave open what is text)
+        """From now on a column is read as it is written, not as numbers, where it is written as text: "01" is a name."""
+
     def encoded(self, column: str) -> Encoded:
         """A column of encoded bytes."""
         return HeldBytes(encoded_values(self.read(column).combine_chunks()))
@@ -111,16 +114,20 @@ class CsvFrame(Frame):
 
     def read(self, column: str) -> Any:
         import pyarrow as pa
-        from pyarrow import compute as pc
 
         if column not in self.known:
-            texts = self.texts[column]
-            found = csv_tables.cells(texts, column, self.keys)
+            found = csv_tables.cells(self.texts[column], column, self.keys)
             if found is None:
-                self.known[column] = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
+                self.keep_text(column)
             else:
                 self.known[column] = pa.chunked_array([pa.array(found)])
         return self.known[column]
+
+    def keep_text(self, column: str) -> None:
+        from pyarrow import compute as pc
+
+        texts = self.texts[column]
+        self.known[column] = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
 
     def label(self, wanted: str | None, taken: Sequence[str]) -> str | None:
         free = {name: texts for name, texts in self.texts.items() if wanted is not None or name not in taken}

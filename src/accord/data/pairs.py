@@ -71,6 +71,9 @@ def open_pairs(
     found = []
     for which, side in sides.items():
         given = dict(zip(side.columns, side.kinds, strict=True)) if side.kinds else columns.kinds
+        for column in side.columns:
+            if given.get(column) in ("category", "text"):
+                frame.keep_text(column)
         told = tell(frame, side.columns, given)
         found.append(open_side(frame, side, told, which, options, progress=progress, inspect=inspect))
         if policy.limit:

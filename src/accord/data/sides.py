@@ -217,16 +217,17 @@ def _text(frame: Frame, side: Side) -> Samples:
 
 def _sounds(frame: Frame, side: Side, progress: Progress | None) -> Samples:
     """WAV files of one rate, inside the column or named by it."""
-    (column,) = side.columns
-    if frame.type(column) is None or not (holds_bytes(frame.type(column)) or is_text(frame.type(column))):
+    import pyarrow as pa
+
+    (column,), kind = side.columns, frame.type(side.columns[0])
+    if kind is None or not (holds_bytes(kind) or is_text(kind) or pa.types.is_null(kind)):
         raise UsageError(
-            f'column "{column}" holds {frame.type(column) or "an array"}: sounds are bytes of WAV files, or their paths',
+            f'column "{column}" holds {kind or "an array"}: sounds are bytes of WAV files, or their paths',
             where=f"--kind {column}=audio",
             help=f"give WAV files, or take it as series: --kind {column}=series",
             code="E246",
         )
-    inside = holds_bytes(frame.type(column))
-    encoded = frame.encoded(column) if inside else NamedFiles(frame.folder, frame.read(column).to_pylist())
+    encoded = frame.encoded(column) if holds_bytes(kind) else NamedFiles(frame.folder, frame.read(column).to_pylist())
     length = None if side.shape is None else side.shape[0]
     policy = Policy(limit=False, part=True)
     return sound_samples(name_of(side), encoded, frame.keys, policy, rate=side.rate, length=length, progress=progress)
@@ -277,7 +278,7 @@ def _lists(values: Any) -> list[np.ndarray]:
     import pyarrow as pa
     from pyarrow import compute as pc
 
-    if not is_number(values.type.value_type):
+    if pa.types.is_null(values.type) or not is_number(values.type.value_type):
         return [_steps(row) for row in values.to_pylist()]
     rows: list[np.ndarray] = []
     for chunk in values.chunks:
