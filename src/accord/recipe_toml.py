@@ -162,6 +162,8 @@ def _explain(error: ValidationError, where: str, text: str | None) -> UsageError
         return UsageError(f"unknown key {key!r}", where=place, help=_suggest(path), code="E203")
     if first["type"] == "union_tag_invalid":
         return _unknown_variant(first, key, place)
+    if first["type"] == "union_tag_not_found":
+        return _no_variant(path, list(first["input"]), place)
     came = repr(first.get("input"))
     message = first["msg"][0].lower() + first["msg"][1:]
     return UsageError(
@@ -189,6 +191,20 @@ def _unknown_variant(error: ErrorDetails, table: str, place: str) -> UsageError:
 ALIASES = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size"}
 
 
+def _no_variant(path: list[str], given: list[str], place: str) -> UsageError:
+    """A table with variants that does not say which; named are those that have all its keys."""
+    table = ".".join(path)
+    fields = [section.model_fields for section in _sections(path) if section.model_fields.keys() >= {"name", *given}]
+    known = [name for keys in fields for name in get_args(keys["name"].annotation)]
+    of_these = f", one of {', '.join(known)}" if known else ""
+    return UsageError(
+        f"{', '.join(f'{table}.{key}' for key in given)}: of which {table} is not said",
+        where=f"{place}.name",
+        help=f"set {table}.name as well{of_these}",
+        code="E204",
+    )
+
+
 def _suggest(path: list[str]) -> str:
     """The closest key of the same table."""
     known = _keys(path[:-1])
@@ -204,11 +220,16 @@ def _suggest(path: list[str]) -> str:
 
 def _keys(table: list[str]) -> list[str]:
     """Every key a table of the recipe may have; of a table with variants, those of all variants."""
+    return sorted({key for section in _sections(table) for key in section.model_fields})
+
+
+def _sections(table: list[str]) -> list[type[Section]]:
+    """What a table of the recipe may be: one section, or several variants."""
     sections: list[type[Section]] = [Recipe]
     for name in table:
         annotations = [section.model_fields[name].annotation for section in sections if name in section.model_fields]
         sections = [section for annotation in annotations for section in _section_types(annotation)]
-    return sorted({key for section in sections for key in section.model_fields})
+    return sections
 
 
 def _section_types(annotation: Any) -> list[type[Section]]:

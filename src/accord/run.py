@@ -88,7 +88,9 @@ class Run:
             ) from None
         return samples, *divided(self.recipe, samples)
 
-    def groups(self, source: str, column: str, *, images: str | None = None) -> Groups:
+    def groups(
+        self, source: str, column: str, *, images: str | None = None, side: Literal["x", "y"] | None = None
+    ) -> Groups:
         """The group of each item of a source, from a column of texts or whole numbers; "label" also means the sub-folders of images.
 
         Raises:
@@ -98,7 +100,9 @@ class Run:
         label = None if column == LABEL_NAMES[0] else column
         # the windows of a series are those of its channels alone: others could keep windows of which the run saw nothing
         features = self.recipe.data.features if self.recipe.data.kind == "series" else None
-        samples = _opened(self.recipe, source, column=images, label=label, limit_bad=False, features=features)
+        samples = _opened(
+            self.recipe, source, column=images, label=label, limit_bad=False, features=features, side=side
+        )
         if samples.labels is None or (label is not None and (kind_of(source) or source == "digits")):
             raise UsageError(f"no column {column!r}", where=source, help="name a column of a table", code="E234")
         return Groups(column, samples.classes, samples.labels)

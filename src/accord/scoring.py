@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -51,7 +52,8 @@ def score(run_directory: Path, source: str, output: Path, wanted: Wanted, *, ter
     if wanted.alpha is not None and wanted.group is None:
         calibration.threshold(wanted.alpha)  # refused before anything is read
     parts = None if wanted.group is None else by_group(calibration, wanted.group)
-    samples = run.open_data(source, column=wanted.column, side=None if wanted.y is None else "x").kept()
+    side: Literal["x"] | None = None if wanted.y is None else "x"
+    samples = run.open_data(source, column=wanted.column, side=side).kept()
     say_notes(samples, terminal)
     others = None if wanted.y is None else open_second(run, samples, wanted.y, wanted.column).kept()
     if not wanted.allow_overlap:
@@ -59,7 +61,7 @@ def score(run_directory: Path, source: str, output: Path, wanted: Wanted, *, ter
     problems = Problems(samples, others)
     judge = Judge(calibration, wanted.alpha)
     if parts is not None and wanted.group is not None:
-        groups = run.groups(source, wanted.group, images=wanted.column)
+        groups = run.groups(source, wanted.group, images=wanted.column, side=side)
         judge = Judge(calibration, wanted.alpha, Grouped(parts, groups, wanted.alpha, source))
         problems.refuse(np.flatnonzero((groups.of < 0) & samples.ok), f"no {wanted.group} to compare within")
     with stop_on_signals() as stop, table_file(output, rows=len(samples)) as table:

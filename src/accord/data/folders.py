@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from accord.data.encoded import OneByOne
-from accord.data.files import EXTENSIONS, Listing, list_images, read_file
+from accord.data.files import EXTENSIONS, SOUNDS, Listing, list_images, read_file
 from accord.data.samples import Refused
 from accord.errors import DataError
 
@@ -49,7 +49,7 @@ def folder_of_images(root: str, follow_links: bool = False) -> FileImages:
         help = f'to read the tables in it pass "{root}/*{Path(tables[0]).suffix}"' if tables else "check the path"
         found = f"; {'; '.join(listing.notes)}" if listing.notes else ""
         raise DataError(
-            f"no images in this folder or below: looked for {', '.join(sorted(EXTENSIONS))}{found}",
+            f"no images or sounds in this folder or below: looked for {', '.join(sorted(EXTENSIONS | SOUNDS))}{found}",
             where=root,
             help=help,
             code="E318",

@@ -277,6 +277,12 @@ class NamedFiles(OneByOne):
         path = self.paths[i]
         if path is None:
             raise Refused("E303", "no path: the value is missing", "put it in, or drop the row")
+        if not path.exists():
+            raise Refused(
+                "E323",
+                f'there is no file "{path.name[:100]}" in {path.parent}',
+                "paths begin at the folder of the table; if the column holds no paths, say what it is: --kind COLUMN=text",
+            )
         return read_file(str(path))
 
 

@@ -73,7 +73,7 @@ class Loader:
         ahead: int = 2,
         shuffle_buffer: int | None = None,
     ):
-        _check(len(index), batch_size, rank, world_size, drop_last)
+        _check(len(index), batch_size, rank, world_size, drop_last, samples.name)
         self.samples = samples
         self.index = np.asarray(index, dtype=np.int64)
         self.batch_size = batch_size
@@ -166,7 +166,7 @@ class Loader:
             attempts[place] += 1
 
 
-def _check(n: int, batch_size: int, rank: int, world_size: int, drop_last: bool) -> None:
+def _check(n: int, batch_size: int, rank: int, world_size: int, drop_last: bool, name: str) -> None:
     if batch_size < 1:
         raise UsageError(f"batch_size: expected at least 1, got {batch_size}", where="batch_size")
     if not 0 <= rank < world_size:
@@ -181,7 +181,8 @@ def _check(n: int, batch_size: int, rank: int, world_size: int, drop_last: bool)
         )
     if n == 0 or (n == 1 and batch_size > 1):
         raise DataError(
-            f"{n} samples to train on, which is not enough for statistics over a batch",
+            f"{n} sample{'s' * (n != 1)} to train on, which is not enough for statistics over a batch",
+            where=name,
             help="give more samples, or hold fewer of them out (data.held_out)",
             code="E319",
         )

@@ -14,9 +14,10 @@ from accord.data.synthetic import KINDS
 from accord.errors import UsageError
 
 EXPECTED = (
-    'expected "digits", a folder of images or sounds, a .tar, .parquet, .csv, .ts, .npz or .npy file, '
+    'expected "digits", a folder of images or sounds, a .wav, .tar, .parquet, .csv, .ts, .npz or .npy file, '
     'or a pattern such as "data/*.parquet"'
 )
+_OTHER_SOUNDS = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".wma")
 _PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 BUILT_IN = ("digits", *KINDS)
 """Sources that need no files; a folder of such a name is "./digits"."""
@@ -71,7 +72,8 @@ def kind_of_files(name: str, paths: Sequence[Path]) -> str:
             raise UsageError(
                 "a compressed archive can only be read from its beginning", where=name, help=help, code="E220"
             )
-        raise UsageError(f'cannot read a file of kind "{kind}"', where=name, help=EXPECTED, code="E220")
+        help = "convert it, for example with: ffmpeg -i FILE NEW.wav" if kind in _OTHER_SOUNDS else EXPECTED
+        raise UsageError(f'cannot read a file of kind "{kind}"', where=name, help=help, code="E220")
     return kind
 
 

@@ -190,6 +190,13 @@ def _opened(source: Source, request: Request) -> Samples:
         plain = source.detach().cpu()
         source = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     source = frame_of(source) or source
+    if request.columns.sides and (request.series.time is not None or request.series.group):
+        raise UsageError(
+            "with columns as x and y each row is a pair, with a column of times or groups it is a step of a series",
+            where=request.name,
+            help="leave out either x and y, or time and group",
+            code="E234",
+        )
     if request.columns:
         frame, inspect = _frame(source, request), bool(request.inspect)
         return open_pairs(

@@ -98,7 +98,7 @@ def vector_samples(
     remedy = "correct it, or drop the row" if masked else "fill it (--set data.impute=0.0) or drop the row"
     bad = _bad_rows(matrix, finite, names, keys, remedy)
     if not ok.all() and policy.limit:
-        raise _not_finite(name, finite, names, keys, bad)
+        raise _not_finite(name, finite, names, keys, bad, _remedy(values[~ok], masked))
     values[~ok] = 0.0
     ok[list(refused)] = False
     bad += [fault.item(keys[row]) for row, fault in sorted(refused.items())[:LISTED]]
@@ -160,7 +160,7 @@ def _bad_rows(
                 keys[row],
                 "E331",
                 f'column "{names[column]}" is {what}',
-                remedy,
+                remedy if what == "nan" else "correct it, or drop the row",
             )
         )
     return bad
@@ -171,8 +171,20 @@ def _what(value: Any) -> str:
     return f"{number:g}, too large for float32" if math.isfinite(number) else f"{number:g}"
 
 
+def _remedy(rows: np.ndarray, masked: bool) -> str:
+    """What can be done about rows with numbers that are not finite; infinity cannot be filled, and is not missing."""
+    if masked:
+        return "drop these rows, or leave the cells empty that are infinite"
+    if not np.isnan(rows).any():
+        return "drop these rows"
+    return (
+        "drop these rows, fill NaN with a number: --set data.impute=0.0 (impute=0.0 in Python), "
+        "or take it as missing: --set pairing.name=masked"
+    )
+
+
 def _not_finite(
-    name: str, finite: np.ndarray, names: Sequence[str], keys: Sequence[str], bad: list[BadItem]
+    name: str, finite: np.ndarray, names: Sequence[str], keys: Sequence[str], bad: list[BadItem], help: str
 ) -> DataError:
     columns = np.flatnonzero(~finite.all(0))
     counts = ", ".join(f'"{names[c]}" ({int((~finite[:, c]).sum())})' for c in columns[:_ROWS].tolist())
@@ -184,7 +196,7 @@ def _not_finite(
     return DataError(
         f"{total} of {len(finite)} rows have values that are not finite numbers: in {counts}{more}; first: {rows} ({bad[0].reason})",
         where=place(name, bad[0].key),
-        help=f"{remedy}drop these rows, or fill NaN with a number: --set data.impute=0.0 (impute=0.0 in Python)",
+        help=remedy + help,
         code="E332" if empty else "E331",
     )
 
