@@ -325,7 +325,7 @@ def test_a_table_set_to_a_value_is_a_usage_error(accord: Command, tmp_path: Path
 def test_bad_019_a_folder_with_one_sample(accord: Command, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "one" / "a.png")
-    assert "1 samples to train on" in refused(accord("train", tmp_path / "one", "--out", tmp_path / "run"), 3)
+    assert "1 sample to train on" in refused(accord("train", tmp_path / "one", "--out", tmp_path / "run"), 3)
 
 
 def test_a_run_that_cannot_be_written_to_is_refused_before_it_is_measured(
