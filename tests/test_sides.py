@@ -188,6 +188,24 @@ def test_sides_can_be_changed_at_random(folder: Path) -> None:
     assert torch.equal(pair.y, pairing.plain_y(batch))
 
 
+@pytest.mark.parametrize(
+    ("given", "predictor", "objective"),
+    [
+        ({}, "identity", "vicreg"),
+        ({"objective": {"name": "info_nce"}}, "identity", "info_nce"),
+        ({"objective": {"name": "autoencoder"}}, "mlp", "autoencoder"),
+        ({"latent": {"name": "codebook", "codes": 4, "dim": 2}}, "mlp", "vicreg"),
+        ({"predictor": {"name": "mlp"}}, "mlp", "vicreg"),
+    ],
+)
+def test_two_encoders_meet_halfway_unless_something_is_to_be_made(
+    folder: Path, given: dict[str, Any], predictor: str, objective: str
+) -> None:
+    sides = {"data": {"x": {"columns": ["name"]}, "y": {"columns": ["price"]}}}
+    recipe, _ = resolve(str(write(folder / "things.csv")), {**given, **sides}, None)
+    assert (recipe.predictor.name, recipe.objective.name) == (predictor, objective)
+
+
 def test_numbers_of_a_side_can_have_one_unit(folder: Path) -> None:
     """They keep their proportions; categories are still codes, and the recipe of the run says so."""
     import torch

@@ -111,12 +111,12 @@ RESNET18: Table = {
     "training": {"epochs": 300, "batch_size": 256},
 }
 
-# two different things that belong together; what encodes them follows from what they are: see `encoder_for`
+# two different things that belong together; what encodes them follows from what they are: see `encoder_for`. Each has an encoder of its
+# own, so nothing has to stand between them; strong decorrelation is what tells one pair from another
 PAIRS: Table = {
     "pairing": {"name": "columns"},
     "projector": {"hidden": [512], "dim": 128},
-    "predictor": {"name": "mlp"},
-    "objective": {"name": "sigreg", "slices": 256},
+    "objective": {"name": "vicreg", "covariance": 5.0},
     "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "warmup": 0.1},
     "training": {"epochs": 60, "batch_size": 256},
 }

@@ -219,13 +219,18 @@ def _completed(recipe: Recipe, given: dict[str, Any], samples: Samples) -> Recip
     if "name" not in given.get("predictor", {}) and predictor.name == "identity":
         if recipe.latent.name == "sparse":
             predictor = predictor.model_copy(update={"name": "dictionary"})
-        elif not alike or isinstance(recipe.pairing, Masked) or recipe.latent.name != "deterministic":
+        elif _of_parts(recipe, alike=alike, pairs=samples.kind == "pair") or recipe.latent.name != "deterministic":
             predictor = predictor.model_copy(update={"name": "mlp"})
     projector = recipe.projector
     if encoder_y is not None and encoder_y.name == "identity" and "dim" not in given.get("projector", {}):
         projector = projector.model_copy(update={"dim": math.prod(build.forms(recipe)[1])})  # y is its own embedding
     recipe = recipe.model_copy(update={"encoder_y": encoder_y, "predictor": predictor, "projector": projector})
     return recipe.model_copy(update={"minimizer": recipe.minimizer or build.how_z_is_found(recipe)})
+
+
+def _of_parts(recipe: Recipe, *, alike: bool, pairs: bool) -> bool:
+    """Whether x and y are parts of one thing that are predicted from each other; sides of a table meet halfway, each by its own encoder."""
+    return isinstance(recipe.pairing, Masked) or not (alike or pairs)
 
 
 def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
