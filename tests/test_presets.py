@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from accord import presets, recipe_toml
+from accord.build import AUGMENTATIONS, augmentation
+from accord.data.augment_series import SeriesAugmentation
 from accord.data.sources import BUILT_IN
+from accord.recipe import Augment
 from accord.recipe_latent import EnumerateMinimizer
 from accord.resolve import resolve
 
@@ -45,6 +48,18 @@ def test_preset_for(kind: str, shape: tuple[int, ...], source: str, expected: st
 def test_every_source_known_by_name_has_a_preset() -> None:
     assert set(presets.BUILT_IN) == set(BUILT_IN)
     assert set(presets.BUILT_IN.values()) <= set(presets.PRESETS)
+
+
+@pytest.mark.parametrize("name", sorted(AUGMENTATIONS))
+def test_a_recipe_can_set_all_that_makes_a_view(name: str) -> None:
+    assert set(AUGMENTATIONS[name]().__dataclass_fields__) <= set(Augment.model_fields)
+
+
+def test_what_a_recipe_sets_stands_over_the_preset_of_series() -> None:
+    found = augmentation(Augment(preset="series", wrap=0.25, drift=0.1, trend=0.2), "none")
+    assert isinstance(found, SeriesAugmentation)
+    assert (found.wrap, found.drift, found.trend) == (0.25, 0.1, 0.2)
+    assert found.scale == SeriesAugmentation.series().scale
 
 
 def test_halves_of_larger_images_get_a_larger_stem() -> None:

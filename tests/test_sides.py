@@ -243,7 +243,7 @@ def test_each_kind_has_an_encoder(kind: str, shape: tuple[int, ...], more: dict[
     table, why = presets.encoder_for(kind, shape, **more)
     assert table["name"] == name and why
     if kind == "series":
-        assert table["stride"] == 4 and table["kernel"] >= table["stride"]
+        assert table["stride"] == 4 and table["kernel"] >= table["stride"] and table["halve"]
 
 
 def test_a_side_that_is_given_twice_is_refused(folder: Path) -> None:

@@ -302,8 +302,10 @@ def encoder_for(kind: str, shape: tuple[int, ...], *, rate: int = 0, special: bo
         return {"name": "mlp", "hidden": [256, 256]}, "all are numbers and none is missing"
     steps = shape[0] if kind == "series" else max(1, 100 * shape[0] // max(1, rate))
     stride = -(-steps // MOST_STEPS)
-    what = "series" if kind == "series" else "log-mel frames of sounds"
-    return {"name": "conv1d", "stride": stride, "kernel": max(5, stride)}, f"{what} have up to {steps:,} steps"
+    table = {"name": "conv1d", "stride": stride, "kernel": max(5, stride)}
+    if kind == "series":
+        return {**table, "halve": True}, f"series have up to {steps:,} steps"
+    return table, f"log-mel frames of sounds have up to {steps:,} steps"
 
 
 def preset_of(pairing: str, kind: str, shape: tuple[int, ...], source: str) -> str:

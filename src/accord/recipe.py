@@ -88,6 +88,9 @@ class Augment(Section):
     noise: NotNegative | None = None
     mask: Fraction | None = None
     stretch: NotNegative | None = None
+    wrap: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    drift: NotNegative | None = None
+    trend: NotNegative | None = None
     channel_drop: Fraction | None = None
     drop_words: Fraction | None = None
     drop_characters: Fraction | None = None
