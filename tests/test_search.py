@@ -66,7 +66,8 @@ def test_energies_and_p_values_are_those_of_score(accord: Command, digits_run: P
     np.save(digits / "answers.npy", images[[int(row["match"].split(" ")[1]) for row in rows]])
     x, y = ("asked", "answers") if side == "x" else ("answers", "asked")
     arguments = (digits / f"{x}.npy", "--y", digits / f"{y}.npy", "-o", digits / "s.parquet", "--allow-overlap")
-    assert accord("score", digits_run, *arguments).code == 0
+    done = accord("score", digits_run, *arguments)
+    assert done.code == 0 and "an indication and no guarantee" in done.err + done.out  # calibrated on random views
     scored = pq.read_table(digits / "s.parquet")
     np.testing.assert_allclose([row["energy"] for row in rows], scored["energy"].to_numpy(), rtol=1e-5, atol=1e-7)
     assert [row["p_value"] for row in rows] == pytest.approx(scored["p_value"].to_pylist(), abs=0.01)

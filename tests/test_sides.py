@@ -137,6 +137,22 @@ def test_an_energy_does_not_depend_on_what_else_is_scored(run: Path, folder: Pat
     np.testing.assert_allclose(opened.energies_of_pairs(x, y, np.arange(40)), every, rtol=1e-5)
 
 
+def test_scores_and_calibration_are_of_pairs_as_they_are_whatever_training_changes(
+    folder: Path, accord: Accord
+) -> None:
+    out, table = folder / "noisy", write(folder / "noisy.csv")
+    noisy = ("--set", "pairing.augment_x={noise=3.0}", "--set", "pairing.augment_y={preset='text', drop_words=0.5}")
+    options = ("--x", "price,size", "--y", "name", *QUICK, *noisy, "--out", out)
+    assert accord("train", table, *options).code == 0
+    opened = open_run(out)
+    x, y = (opened.open_data(str(table), side=side) for side in ("x", "y"))  # type: ignore[arg-type]
+    index = np.arange(N)
+    np.testing.assert_allclose(
+        opened.energies(opened.open_data(str(table)), index), opened.energies_of_pairs(x, y, index), rtol=1e-5
+    )
+    assert opened.pairing.random and opened.calibrated_on is None
+
+
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [

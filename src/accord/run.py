@@ -41,6 +41,8 @@ from accord.train.signals import Stop
 
 DRAWS = 8
 """Random pairs of a sample whose mean energy is its score."""
+SCORES = "scores 2: pairs as they are"
+"""What a score is, in words that change with it: calibrations made before are refused."""
 LOOKED_AT = 2048
 """Samples that a fresh model takes mean, standard deviation and filters from."""
 
@@ -133,13 +135,23 @@ class Run:
         data = self.recipe.data
         sides = [side for side in (data.x, data.y) if side is not None]
         seed = self.recipe.training.seed
-        return text_hash(self.recipe.pairing, data.kind, data.shape, seed, *(data.features or ()), *sides)
+        return text_hash(SCORES, self.recipe.pairing, data.kind, data.shape, seed, *(data.features or ()), *sides)
 
     def energies(self, samples: Samples, index: np.ndarray, *, stop: Callable[[], None] = never) -> np.ndarray:
-        """Mean F of some pairs that the run's own pairing makes of each sample, float64; it depends on the sample alone."""
-        seed = self.recipe.training.seed
-        draws = DRAWS if self.pairing.random else 1
-        return scores(self.model, samples, index, self.pairing, seed=seed, draws=draws, stop=stop).numpy()
+        """F of each sample that is a pair; else the mean of some pairs the run makes of it, which depends on the sample alone; float64."""
+        seed, judged = self.recipe.training.seed, self.pairing.judged
+        draws = DRAWS if judged.random else 1
+        return scores(self.model, samples, index, judged, seed=seed, draws=draws, stop=stop).numpy()
+
+    @property
+    def calibrated_on(self) -> str | None:
+        """In words, how calibration pairs differ from pairs given as two sources; None where they do not."""
+        if not self.pairing.judged.random:
+            return None
+        return (
+            "calibration pairs are made of one sample at random, those given are taken as they are: "
+            "their energies are of the same kind, but p-values are an indication and no guarantee"
+        )
 
     def energies_of_pairs(
         self, xs: Samples, ys: Samples, index: np.ndarray, *, stop: Callable[[], None] = never

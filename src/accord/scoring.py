@@ -56,6 +56,8 @@ def score(run_directory: Path, source: str, output: Path, wanted: Wanted, *, ter
     samples = run.open_data(source, column=wanted.column, side=side).kept()
     say_notes(samples, terminal)
     others = None if wanted.y is None else open_second(run, samples, wanted.y, wanted.column).kept()
+    if others is not None and run.calibrated_on is not None:
+        terminal.say(f"note: {run.calibrated_on}")
     if not wanted.allow_overlap:
         calibration.refuse_overlap(samples.content[samples.ok], where=source)
     problems = Problems(samples, others)

@@ -135,6 +135,8 @@ def _calibration(run: Run, terminal: Terminal) -> Calibration | None:
     """That of the run, None if it has none; one that is damaged or of another model is refused."""
     path = run.path / "calibration.json"
     if path.exists():
+        if run.calibrated_on is not None:
+            terminal.say(f"note: {run.calibrated_on}")
         return load_calibration(path, model=model_hash(run.model), preprocess=run.preprocess_hash())
     terminal.say(f"note: this run is not calibrated, so there are no p-values; accord evaluate {run.path} does it")
     return None

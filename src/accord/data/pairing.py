@@ -65,6 +65,11 @@ class Pairing(ABC):
         return Pair(self.plain(*x), self.plain_y(*y))
 
     @property
+    def judged(self) -> Pairing:
+        """Makes the pairs that scores and calibration are of: where a sample is a pair already, that pair as it is."""
+        return self
+
+    @property
     def alike(self) -> bool:
         """Whether x and y are of one kind, so that one encoder may serve both."""
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -50,6 +50,11 @@ class SidePairs(Pairing):
     def join(self, x: Originals, y: Originals) -> Pair:
         """The side x of some samples and the side y of others."""
         return Pair(self.plain(*x), self.plain_y(*y))
+
+    @property
+    def judged(self) -> SidePairs:
+        """The sides without random changes."""
+        return replace(self, augmentation_x=None, augmentation_y=None)
 
     @property
     def alike(self) -> bool:
