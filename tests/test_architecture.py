@@ -56,6 +56,7 @@ LAYERS = {
     "compare": 4,
     "cli": 5,
     "cli_options": 5,
+    "cli_compare": 5,
     "cli_pairs": 5,
     "__main__": 6,
     "__init__": 6,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from accord.cli_compare import compare
 from accord.cli_options import Column, Debug, Group, Json, Kinds, Label, Run, Side, Source, Time
 from accord.cli_pairs import score, search
 from accord.errors import AccordError, DataError, EnvironmentFault, UsageError
@@ -261,63 +262,7 @@ def predict(
 app.command()(search)
 
 
-@app.command()
-def compare(
-    source: Source,
-    principles: Annotated[
-        str, typer.Option("--principles", help="Names, separated by commas, or groups, or all.", show_default=False)
-    ],
-    budget: Annotated[
-        str,
-        typer.Option("--budget", help="Time of each run; with --equal steps or passes also a number of them."),
-    ] = "60s",
-    equal: Annotated[str, typer.Option("--equal", help="What is equal for all: seconds, steps or passes.")] = "seconds",
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each principle.")] = 3,
-    trials: Annotated[
-        int, typer.Option("--trials", help="Settings tried for each principle first; 1 takes the recipes as they are.")
-    ] = 1,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", help="The principle the others are held against [default: the first]."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="A test source [default: the held-out part of SOURCE].")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe by name, or a TOML file.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, for every principle.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where everything is written [default: runs/compare-NAME].")
-    ] = None,
-    column: Column = None,
-    label: Label = None,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Which principle suits SOURCE? Everything equal but the principle, each run in a process of its own.
-
-    The same command goes on where it was interrupted; what is finished is not done again.
-
-    Example: accord compare digits --principles vicreg,sigreg --budget 30s --seeds 3
-    """
-    from accord.compare.harness import compare as run_it
-    from accord.compare.plan import Wanted
-
-    wanted = Wanted(
-        source=source,
-        principles=principles,
-        budget=budget,
-        equal=equal,
-        seeds=seeds,
-        trials=trials,
-        reference=reference,
-        data=data,
-        recipe=recipe,
-        settings=settings or [],
-        column=column,
-        label=label,
-        out=out,
-    )
-    Terminal(as_json=json).result(run_it(wanted, Terminal(as_json=json)))
+app.command()(compare)
 
 
 @app.command()

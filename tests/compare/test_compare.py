@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from accord import recipe_toml
 from accord.compare import job as jobs
 from accord.compare.harness import compare
 from accord.compare.job import Job, outcome_of
@@ -346,6 +347,22 @@ def wanted_forks(out: Path, settings: list[str]) -> Wanted:
         settings=settings,
         out=out,
     )
+
+
+def test_columns_are_named_as_for_training(accord: Callable[..., Any], tmp_path: Path) -> None:
+    table = tmp_path / "things.csv"
+    rows = (f"{i % 9}.5,{i % 7},{['red', 'green'][i % 2]} {i % 9}\n" for i in range(80))
+    table.write_text("size,code,name\n" + "".join(rows))
+    columns = ("--x", "size,code", "--y", "name", "--kind", "code=category")
+    small = ("--set", "projector.dim=8", "--set", "training.batch_size=16")
+    amount = ("--principles", "vicreg,siglip", "--equal", "steps", "--budget", "10", "--seeds", "1")
+    done = accord("compare", table, *columns, *small, *amount, "--out", tmp_path / "c", "--json")
+    assert done.code == 0, done.err
+    assert [run["status"] for run in done.json["runs"]] == ["done", "done"]
+    for name in ("vicreg", "siglip"):
+        data = recipe_toml.load(tmp_path / "c" / "runs" / name / "seed-0" / "recipe.toml").data
+        assert data.x is not None and data.y is not None
+        assert (data.x.kinds, data.y.columns) == (["number", "category"], ["name"])
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from accord import presets_tuning, recipe_toml
+from accord.about_data import Sides
 from accord.data.samples import Samples
 from accord.errors import AccordError, EnvironmentFault, UsageError
 from accord.recipe import Recipe
@@ -33,7 +34,8 @@ class Wanted:
     """What a user asks for.
 
     principles: as typed, separated by commas: names, groups or "all". budget: a time, or with `equal` steps or passes also a number of
-    them. reference: what the others are held against, None for the first. data: a test source. out: None for a new folder.
+    them. reference: what the others are held against, None for the first. data: a test source.
+    sides: what is said of columns. out: None for a new folder.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Wanted:
     data: str | None = None
     recipe: str | None = None
     settings: Sequence[str] = ()
+    sides: Sides = Sides()  # noqa: RUF009  (it cannot be changed)
     column: str | None = None
     label: str | None = None
     out: Path | None = None
@@ -190,7 +193,9 @@ def recipes(wanted: Wanted, names: Mapping[str, str]) -> tuple[dict[str, Recipe]
     Raises:
         UsageError: for a setting that is unknown, out of bounds, or not of every principle.
     """
-    flags: dict[str, dict[str, Any]] = {"data": {"column": wanted.column, "label": wanted.label}}
+    flags: dict[str, dict[str, Any]] = {
+        "data": {"column": wanted.column, "label": wanted.label, **wanted.sides.settings()}
+    }
     given, preset = read_settings(wanted.recipe, list(wanted.settings), flags, run=None)
     training = {key: value for key, value in given.get("training", {}).items() if key not in LENGTHS}
     given["training"] = {"on_collapse": "warn", **training, "steps": 1}
