@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,3 +77,28 @@ def data() -> Path:
     if not DATA or not Path(DATA).is_dir():
         pytest.skip("ACCORD_DATA does not name the folder with real data")
     return Path(DATA)
+
+
+@pytest.fixture
+def tiny_bert() -> Callable[..., Path]:
+    """``tiny_bert(folder, sentences)``: a BERT of 16 numbers, and a tokenizer trained on the sentences; it needs the extra hf."""
+    return _tiny_bert
+
+
+def _tiny_bert(folder: Path, sentences: Sequence[str], *, seed: int = 0) -> Path:
+    import tokenizers
+    import transformers
+
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    words = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=80, special_tokens=marks, show_progress=False)
+    words.train_from_iterator(sentences, trainer)
+    words.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=24, **named).save_pretrained(folder)
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.BertConfig(vocab_size=80, max_position_embeddings=32, **sizes)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder

@@ -65,7 +65,7 @@ SAME_LAYER = {
     "recipe_objective": ("recipe_rivals",),
     "recipe": ("recipe_base", "recipe_encoder", "recipe_latent", "recipe_objective"),
     "recipe_toml": ("recipe",),
-    "resolve": ("build",),
+    "resolve": ("build", "build_encoder"),
     "run": ("build", "build_baselines", "build_encoder", "resolve"),
     "build": ("build_baselines", "build_encoder", "build_latent", "build_objective"),
     "build_baselines": ("build_latent",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from accord.errors import UsageError
 from accord.model.audio import LogMel
 from accord.model.encoder import Branch, Encoder
 from accord.model.external import hugging_face_backbone, timm_backbone
+from accord.model.external_text import hugging_face_text
+from accord.model.foreign import identity
 from accord.model.mlp import MLP
 from accord.model.multiscale import MultiScale
 from accord.model.normalize import MeanForMissing, Standardize
@@ -26,9 +28,11 @@ from accord.model.tabular import Tabular
 from accord.model.teacher import MovingAverage
 from accord.model.text import ByteNGrams, ByteTransformer
 from accord.model.vit import ViT, vit_base, vit_small, vit_tiny
+from accord.recipe_base import Section
 
 RESNETS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
 VITS = {"vit_tiny": vit_tiny, "vit_small": vit_small, "vit_base": vit_base}
+AnySection = TypeVar("AnySection", bound=Section)
 Shape = tuple[int, ...]
 """Of one x or y, without the batch."""
 NDIM: dict[Kind, int] = {"image": 3, "vector": 1, "series": 2, "audio": 2, "text": 1}
@@ -37,7 +41,7 @@ SUITS: dict[Kind, str] = {
     "vector": "mlp or tabular",
     "series": "conv1d or patch_transformer",
     "audio": "conv1d or patch_transformer",
-    "text": "text_ngrams or text_transformer",
+    "text": "text_ngrams, text_transformer or hf",
 }
 """Encoders by kind, in words."""
 
@@ -160,7 +164,13 @@ def backbone(
             help=f"set encoder.patch and pairing.patch to the same, for example {masks.patch}",
             code="E212",
         )
-    network = _image_backbone(section, shape, masked=masks is not None) or _backbone(section, recipe, form, shape)
+    match form.kind:
+        case "image":
+            network = _image_backbone(section, shape, masked=masks is not None)
+        case "text":
+            network = _text_backbone(section, shape[0])
+        case _:
+            network = _backbone(section, recipe, form, shape)
     return network, int(network.feature_dim)  # type: ignore[arg-type]
 
 
@@ -175,12 +185,14 @@ def suits(section: e.EncoderSection, kind: Kind) -> bool:
             return kind == "text"
         case e.IdentityEncoder():
             return kind in ("vector", "series")
+        case e.HuggingFaceEncoder():
+            return kind in ("image", "text")
         case _:
             return kind == "image"
 
 
 def _backbone(section: e.EncoderSection, recipe: r.Recipe, form: Form, shape: Shape) -> nn.Module:
-    """Of everything but images."""
+    """Of everything but images and texts."""
     match section:
         case e.MLPEncoder():
             if isinstance(recipe.pairing, r.Masked):
@@ -201,11 +213,6 @@ def _backbone(section: e.EncoderSection, recipe: r.Recipe, form: Form, shape: Sh
         case e.TabularEncoder():
             counts = [len(names) for names in form.categories] if len(form.categories) == shape[0] else []
             return Tabular(shape[0], categories=counts, width=section.width, hidden=tuple(section.hidden))
-        case e.TextNGramsEncoder():
-            hidden, sizes = tuple(section.hidden), tuple(section.sizes)
-            return ByteNGrams(sizes=sizes, buckets=section.buckets, width=section.width, hidden=hidden)
-        case e.TextTransformerEncoder():
-            return ByteTransformer(shape[0], width=section.width, depth=section.depth, heads=section.heads)
     steps, channels = shape
     if form.kind == "audio":
         mels = LogMel(form.rate)
@@ -218,8 +225,21 @@ def _backbone(section: e.EncoderSection, recipe: r.Recipe, form: Form, shape: Sh
     raise AssertionError(f"{section.name} has no backbone")
 
 
-def _image_backbone(section: e.EncoderSection, shape: Shape, *, masked: bool) -> nn.Module | None:
-    """Of images; None for other encoders."""
+def _text_backbone(section: e.EncoderSection, length: int) -> nn.Module:
+    """Of texts of at most so many bytes."""
+    match section:
+        case e.TextNGramsEncoder():
+            hidden, sizes = tuple(section.hidden), tuple(section.sizes)
+            return ByteNGrams(sizes=sizes, buckets=section.buckets, width=section.width, hidden=hidden)
+        case e.TextTransformerEncoder():
+            return ByteTransformer(length, width=section.width, depth=section.depth, heads=section.heads)
+        case e.HuggingFaceEncoder():
+            return hugging_face_text(length=length, **_of_hugging_face(section))
+    raise AssertionError(f"{section.name} takes no texts")
+
+
+def _image_backbone(section: e.EncoderSection, shape: Shape, *, masked: bool) -> nn.Module:
+    """Of images."""
     channels = shape[0]
     match section:
         case e.ConvEncoder():
@@ -231,8 +251,19 @@ def _image_backbone(section: e.EncoderSection, shape: Shape, *, masked: bool) ->
         case e.TimmEncoder():
             return timm_backbone(section.model, channels=channels, pretrained=section.pretrained)
         case e.HuggingFaceEncoder():
-            return hugging_face_backbone(section.model, pretrained=section.pretrained, frozen=section.frozen)
-    return None
+            return hugging_face_backbone(**_of_hugging_face(section))
+    raise AssertionError(f"{section.name} takes no images")
+
+
+def _of_hugging_face(section: e.HuggingFaceEncoder) -> dict[str, Any]:
+    return {"name": section.model, **section.model_dump(include={"pretrained", "frozen", "sha256"})}
+
+
+def identified(section: AnySection) -> AnySection:
+    """The section with the sha256 of what it takes from files, unless it has one: a run that is opened again has to find the same."""
+    if not isinstance(section, e.HuggingFaceEncoder) or section.sha256 is not None:
+        return section
+    return section.model_copy(update={"sha256": identity(section.model, pretrained=section.pretrained)})
 
 
 def _transformer(section: e.ViTEncoder | e.OwnViTEncoder, shape: Shape, *, masked: bool) -> ViT:

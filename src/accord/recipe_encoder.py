@@ -62,12 +62,13 @@ class TimmEncoder(Section):
 
 
 class HuggingFaceEncoder(Section):
-    """A vision backbone of the transformers library by its name there."""
+    """A model of the transformers library for images or texts: a folder, or its name in the local cache. sha256 is that of its files."""
 
     name: Literal["hf"]
     model: str
     pretrained: bool = False
     frozen: bool = False
+    sha256: str | None = None
 
 
 class TabularEncoder(Section):

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from accord import build, presets, recipe_toml
+from accord.build_encoder import identified
 from accord.data.images import MAX_PIXELS
 from accord.data.pairing_parts import columns
 from accord.data.samples import Samples, split
@@ -210,12 +211,14 @@ def _completed(recipe: Recipe, given: dict[str, Any], samples: Samples) -> Recip
     """
     alike = build.pairing(recipe).alike
     parts = samples.sides or (samples, samples)
-    recipe = recipe.model_copy(update={"encoder": recipe.encoder or chosen_encoder(parts[0]).section})
+    encoder = identified(recipe.encoder or chosen_encoder(parts[0]).section)
+    recipe = recipe.model_copy(update={"encoder": encoder})
     encoder_y, predictor = recipe.encoder_y, recipe.predictor
     if isinstance(recipe.objective, Rival):
         encoder_y = encoder_y or IdentityEncoder(name="identity")
     elif not alike:
         encoder_y = encoder_y or (chosen_encoder(parts[1]).section if samples.sides else recipe.encoder)
+    encoder_y = None if encoder_y is None else identified(encoder_y)
     if "name" not in given.get("predictor", {}) and predictor.name == "identity":
         if recipe.latent.name == "sparse":
             predictor = predictor.model_copy(update={"name": "dictionary"})

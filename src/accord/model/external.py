@@ -6,17 +6,15 @@ Pretrained weights come from the local Hugging Face cache, as safetensors only.
 from __future__ import annotations
 
 import difflib
-import importlib
 import math
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from accord.errors import EnvironmentFault, UsageError
+from accord.errors import UsageError
+from accord.model.foreign import local, network_of, not_here, package, require_same
 
 
 class External(nn.Module):
@@ -89,7 +87,7 @@ def timm_backbone(
         EnvironmentFault: timm is not installed, or the weights are not on this machine.
         UsageError: an unknown name, or images that the model does not take.
     """
-    timm = _package("timm", "timm", "timm")
+    timm = package("timm", "timm", "timm")
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise UsageError(
@@ -109,7 +107,13 @@ def timm_backbone(
 
 
 def hugging_face_backbone(
-    name: str, *, channels: int = 3, image_size: int | None = None, pretrained: bool = False, frozen: bool = False
+    name: str,
+    *,
+    channels: int = 3,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    frozen: bool = False,
+    sha256: str | None = None,
 ) -> External:
     """An image model of Hugging Face transformers; the feature is the mean of its last hidden state.
 
@@ -119,65 +123,31 @@ def hugging_face_backbone(
         image_size: side of the images; by default what the configuration says, or 224.
         pretrained: start from its weights, which must be in that folder or in the local cache.
         frozen: nothing of it is trained, see `External`.
+        sha256: what its files have to be, see `accord.model.foreign.identity`; None: anything.
 
     Raises:
         EnvironmentFault: transformers is not installed, or configuration or weights are not on this machine.
+        ArtifactError: other files than `sha256` says, or some weights are missing.
         UsageError: images that the model does not take.
     """
-    transformers = _package("transformers", "hf", "transformers")
-    if pretrained:
-        config = _local(transformers.AutoConfig, name)
-        network = _without_pooling(lambda **o: _local(transformers.AutoModel, name, use_safetensors=True, **o))
-    else:
-        types: list[str] = list(transformers.CONFIG_MAPPING)
-        config = transformers.AutoConfig.for_model(name) if name in types else _local(transformers.AutoConfig, name)
+    transformers = package("transformers", "hf", "transformers")
+    require_same(name, sha256, pretrained=pretrained)
+    types: list[str] = [] if pretrained else list(transformers.CONFIG_MAPPING)
+    config = transformers.AutoConfig.for_model(name) if name in types else local(transformers.AutoConfig, name)
+    if not pretrained:
         known = config.to_dict()
         for key, value in (("num_channels", channels), ("image_size", image_size)):
             if key in known and value is not None:
                 setattr(config, key, value)
-        network = _without_pooling(lambda **o: transformers.AutoModel.from_config(config, **o))
+    network = network_of(transformers, name, config, pretrained=pretrained)
     made_for = config.to_dict().get("image_size", 224)
     size = image_size or (made_for if isinstance(made_for, int) else math.gcd(*made_for))
     return External(network, channels=channels, image_size=size, frozen=frozen)
 
 
-def _without_pooling(make: Callable[..., nn.Module]) -> nn.Module:
-    """Without the layer after the last hidden state that some models have: its weights would never get a gradient."""
-    try:
-        return make(add_pooling_layer=False)
-    except TypeError:
-        return make()
-
-
-def _package(module: str, extra: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
-        raise EnvironmentFault(
-            f"this encoder needs {name}, which does not import: {error}",
-            help=f"pip install 'accord[{extra}]'",
-            code="E520",
-        ) from error
-
-
 def _cached_weights(hub_id: str) -> str:
-    hub = _package("huggingface_hub", "timm", "huggingface_hub")
+    hub = package("huggingface_hub", "timm", "huggingface_hub")
     found = hub.try_to_load_from_cache(hub_id, "model.safetensors")
     if not isinstance(found, str):
-        raise _not_here(f"the weights of {hub_id!r}", hub_id)
+        raise not_here(f"the weights of {hub_id!r}", hub_id)
     return found
-
-
-def _local(auto: Any, name: str, **options: bool) -> Any:
-    try:
-        return auto.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
-        raise _not_here(f"configuration or weights of {name!r}", name) from error
-
-
-def _not_here(what: str, hub_id: str) -> EnvironmentFault:
-    return EnvironmentFault(
-        f"not on this machine: {what}; nothing is downloaded while training",
-        help=f"fetch it once with `hf download {hub_id}`, or set pretrained to false",
-        code="E521",
-    )
