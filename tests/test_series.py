@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import Outcome
@@ -134,6 +135,30 @@ def test_sounds(accord: Accord, tmp_path: Path) -> None:
         if status != "ok"
     ]
     assert len(bad) == 1 and bad[0][0] == "a/other.wav" and "16000" in bad[0][1] and "8000" in bad[0][1]
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_sounds_of_a_number_of_seconds(accord: Accord, tmp_path: Path, columns: bool) -> None:
+    """Long sounds are cut, in training as in what a run embeds later, though none so long was there before."""
+    rng = np.random.default_rng(0)
+    sounds = [
+        wav(3000 * np.sin(np.arange(400 + 10 * i) * (0.2 + i % 2)) + rng.normal(size=400 + 10 * i)) for i in range(40)
+    ]
+    source, later, run = tmp_path / "s.parquet", tmp_path / "later.parquet", tmp_path / "run"
+    numbers = rng.normal(size=40)
+    pq.write_table(pa.table({"sound": sounds, "number": numbers}), source)
+    pq.write_table(pa.table({"sound": [wav(rng.normal(size=2000) * 1000), sounds[0]], "number": numbers[:2]}), later)
+    sides = (
+        ("--x", "sound", "--y", "number", "--set=data.x.seconds=0.075") if columns else ("--set=data.seconds=0.075",)
+    )
+    quick = ("--set=training.steps=2", "--set=training.batch_size=16")
+    outcome = accord("train", source, "--out", run, *sides, *quick)
+    assert outcome.code == 0, outcome.err
+    data = load(run / "recipe.toml").data
+    side = data.x if columns else data
+    assert side is not None and (side.shape, side.seconds) == ([600, 1], 0.075)
+    assert accord("embed", run, later, "-o", tmp_path / "e.parquet", *(("--side", "x") if columns else ())).code == 0
+    assert pq.read_table(tmp_path / "e.parquet").to_pydict()["status"] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize("form", ["s.ts", "s.npy"])

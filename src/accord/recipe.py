@@ -22,7 +22,7 @@ class TableSide(Section):
     """Columns of a table that are one side of pairs; all but their names is told from the data, and written down.
 
     Numbers are divided by the spread of their own column, or with unit="side" by that of the whole side: for columns in one unit, whose
-    proportions say which of them counts (coefficients, pixels, spectra).
+    proportions say which of them counts (coefficients, pixels, spectra). Sounds are cut or padded to `seconds`, if that is set.
     """
 
     columns: Annotated[list[str], Field(min_length=1)]
@@ -32,6 +32,7 @@ class TableSide(Section):
     shape: list[int] | None = None
     categories: list[list[str]] | None = None
     rate: Count | None = None
+    seconds: Positive | None = None
 
 
 class Data(Section):
@@ -45,6 +46,7 @@ class Data(Section):
     kinds: dict[str, ColumnKind] | None = None
     kind: Kind | Literal["pair"] | None = None
     rate: Count | None = None
+    seconds: Positive | None = None
     shape: list[int] | None = None
     canvas: Count | None = None
     features: list[str] | None = None

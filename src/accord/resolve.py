@@ -133,6 +133,7 @@ def side_of(section: TableSide) -> Side:
         shape=None if section.shape is None else tuple(section.shape),
         categories=None if section.categories is None else tuple(map(tuple, section.categories)),
         rate=section.rate,
+        seconds=section.seconds,
     )
 
 
@@ -361,6 +362,7 @@ def reading(recipe: Recipe) -> dict[str, Any]:
             context=pairing.context if isinstance(pairing, Future) else 0,
             length=data.length or (data.shape[0] if whole and data.shape else None),
             rate=data.rate,
+            seconds=data.seconds,
         ),
         "max_bad_fraction": data.max_bad_fraction,
         "impute": data.impute,

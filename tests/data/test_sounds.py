@@ -13,7 +13,7 @@ import torch
 from accord.data.encoded import OneByOne
 from accord.data.policy import Policy
 from accord.data.samples import Refused
-from accord.data.sounds import is_sound, sound_samples
+from accord.data.sounds import is_sound, loudest, sound_samples
 from accord.errors import DataError
 
 
@@ -98,3 +98,23 @@ def test_silence_is_counted_and_nothing_but_silence_refused() -> None:
 def test_sounds_are_told_by_their_first_bytes() -> None:
     assert is_sound(Held([wav(noise(9)), wav(noise(9)), b"\x89PNG"]))
     assert not is_sound(Held([b"\x89PNG\r\n", Refused("E303", "", "")]))
+
+
+def test_with_a_number_of_seconds_short_sounds_are_padded_and_of_long_ones_the_loudest_part_is_kept() -> None:
+    quiet, loud = noise(40) // 100, noise(20, 1)
+    long = np.concatenate([quiet, loud, quiet[:7]])
+    found = sound_samples("s", Held([wav(long), wav(noise(9))]), KEYS[:2], Policy(), seconds=20 / 8000)
+    assert found.shape == (20, 1) and found.ok.all()
+    batch = found.batch(np.array([0, 1]))
+    assert isinstance(batch, torch.Tensor)
+    np.testing.assert_allclose(batch[0, :, 0] * 2**15, loud)
+    np.testing.assert_allclose(batch[1, :9, 0] * 2**15, noise(9))
+    assert bool(batch[1, 9:].isnan().all())
+
+
+@pytest.mark.parametrize("steps", [1, 7, 30, 99])
+def test_the_loudest_part_has_no_louder_one_of_its_length(steps: int) -> None:
+    wave = np.random.default_rng(steps).normal(size=100) * np.linspace(1, 3, 100)[::-1] ** 2
+    kept = loudest(wave, steps)
+    every = [float(np.square(wave[i : i + steps]).sum()) for i in range(101 - steps)]
+    np.testing.assert_array_equal(kept, wave[int(np.argmax(every)) :][:steps])

@@ -28,6 +28,7 @@ class SeriesOptions:
     time: the column of times of a table whose rows are steps. group: the columns that tell its series apart; () for one series in
     each file. window, stride: samples are windows of so many steps. context: how many of them are the past, 0 where they are not
     divided. length: whole series and sounds are padded to so many steps, longer ones are bad. rate: of sounds, steps per second.
+    seconds: how long every sound is made, see `sound_samples`.
     """
 
     time: str | None = None
@@ -37,6 +38,7 @@ class SeriesOptions:
     context: int = 0
     length: int | None = None
     rate: int | None = None
+    seconds: float | None = None
 
     @property
     def rows_are_steps(self) -> bool:

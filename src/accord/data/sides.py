@@ -31,7 +31,8 @@ class Side:
     """Which columns make a side, and in what form; what is None is told from the data.
 
     kinds: of each column. shape: of one sample, (C, S, S), (features,), (steps, channels) or (bytes,).
-    categories: of each number of a vector the names of its codes, none for a number. rate: of audio.
+    categories: of each number of a vector the names of its codes, none for a number. rate: of audio. seconds: how long every sound is
+    made, see `sound_samples`.
     """
 
     columns: tuple[str, ...]
@@ -39,6 +40,7 @@ class Side:
     shape: tuple[int, ...] | None = None
     categories: tuple[tuple[str, ...], ...] | None = None
     rate: int | None = None
+    seconds: float | None = None
 
     @property
     def known(self) -> bool:
@@ -230,7 +232,16 @@ def _sounds(frame: Frame, side: Side, progress: Progress | None) -> Samples:
     encoded = frame.encoded(column) if holds_bytes(kind) else NamedFiles(frame.folder, frame.read(column).to_pylist())
     length = None if side.shape is None else side.shape[0]
     policy = Policy(limit=False, part=True)
-    return sound_samples(name_of(side), encoded, frame.keys, policy, rate=side.rate, length=length, progress=progress)
+    return sound_samples(
+        name_of(side),
+        encoded,
+        frame.keys,
+        policy,
+        rate=side.rate,
+        length=length,
+        seconds=side.seconds,
+        progress=progress,
+    )
 
 
 def _images(frame: Frame, side: Side, options: Options, progress: Progress | None, *, inspect: bool) -> Samples:

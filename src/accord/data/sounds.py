@@ -28,6 +28,7 @@ def sound_samples(
     notes: Sequence[str] = (),
     rate: int | None = None,
     length: int | None = None,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Samples:
     """WAV files as samples of kind audio.
@@ -41,6 +42,7 @@ def sound_samples(
         notes: said once to the user.
         rate: steps per second, by default those that most sounds have; others are bad.
         length: steps they are padded to, by default those of the longest; longer ones are bad.
+        seconds: all sounds are this long, in place of `length`: shorter ones are padded, of longer ones the loudest part is kept.
         progress: called with (done, total).
 
     Raises:
@@ -51,6 +53,9 @@ def sound_samples(
     rates = Counter(sound.rate for sound in found if sound is not None)
     common = rate or (rates.most_common(1)[0][0] if rates else 0)
     longest = length or max((len(s.wave) for s in found if s is not None and s.rate == common), default=1)
+    if seconds is not None:
+        longest = max(1, round(seconds * common))
+        found = [None if sound is None else sound._replace(wave=loudest(sound.wave, longest)) for sound in found]
     for i, sound in enumerate(found):
         if sound is not None and sound.rate != common:
             refused[i] = _other_rate(sound.rate, common, trained=rate is not None)
@@ -72,6 +77,19 @@ def sound_samples(
         rate=common,
     )
     return judge(samples, policy, sum(len(wave) > 0 and bool((wave == wave[0]).all()) for wave in waves))
+
+
+def loudest(wave: np.ndarray, steps: int) -> np.ndarray:
+    """The run of at most `steps` steps with the greatest sum of squares, the first of them; a shorter wave as it is.
+
+    >>> loudest(np.array([0.0, 1.0, -3.0, 1.0, 0.0]), 2)
+    array([ 1., -3.])
+    """
+    if len(wave) <= steps:
+        return wave
+    energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
+    start = int((energy[steps:] - energy[:-steps]).argmax())
+    return wave[start : start + steps]
 
 
 def is_sound(encoded: Encoded) -> bool:
@@ -128,5 +146,5 @@ def _too_long(steps: int, longest: int, rate: int) -> Refused:
     return Refused(
         "E388",
         f"a sound of {steps / rate:.3g} s, at most {longest / rate:.3g} s are taken",
-        "cut it, or set data.length and train anew",
+        "cut it, or train anew with data.seconds, which cuts long sounds",
     )
