@@ -13,8 +13,8 @@ from accord import build, build_encoder, build_objective, recipe_toml
 from accord.data.augment import Augmentation
 from accord.data.random import Draws
 from accord.errors import UsageError
-from accord.resolve import read_settings, resolve
-from accord.run import divided, new_objective
+from accord.resolve import divided, read_settings, resolve
+from accord.run import new_objective
 
 
 @pytest.fixture

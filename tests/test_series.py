@@ -17,7 +17,11 @@ from tests.data.test_sounds import wav
 
 from accord.recipe_toml import load
 from accord.resolve import resolve
-from accord.run import Run
+from accord.run import Run, train_in
+from accord.train.progress import Silent
+from accord.train.run_directory import RunDirectory
+from accord.train.settings import Settings
+from accord.train.signals import Stop
 
 Accord = Callable[..., Outcome]
 
@@ -183,6 +187,35 @@ def test_rivals_make_all_of_y(accord: Accord, tmp_path: Path) -> None:
     assert outcome.code == 2 and "E216" in outcome.err and "a part is missing" in outcome.err
     outcome = accord("train", tmp_path / "s.ts", *quick, *still, "--out", tmp_path / "c")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize("by", [None, "series"])
+def test_no_step_is_trained_on_and_held_out(tmp_path: Path, by: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"{t},{s},{math.sin(t / 5 + s):.4f}" for s in range(8) for t in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["time,site,heat", *lines]) + "\n")
+    used: list[np.ndarray] = []
+    divide = Settings.divide
+
+    def noted(settings: Settings, samples: Any) -> tuple[np.ndarray, np.ndarray]:
+        used[:] = divide(settings, samples)
+        return used[0], used[1]
+
+    monkeypatch.setattr(Settings, "divide", noted)
+    data = {"window": 6, "hold_out_by": by, "time": "time", "group": ["site"], "split_seed": 3}
+    settings = {"training": {"steps": 1, "batch_size": 8, "seed": 1}, "data": data}
+    recipe, samples = resolve(str(tmp_path / "t.csv"), settings, None)
+    with RunDirectory(tmp_path / "run") as folder:
+        train_in(folder, recipe, samples, stop=Stop(), progress=Silent(), command="test")
+    places = samples.windows
+    assert places is not None and len(used[0]) and len(used[1])
+    steps = [
+        {(int(places.series[i]), t) for i in part for t in range(int(places.first[i]), int(places.last[i]) + 1)}
+        for part in used
+    ]
+    assert not steps[0] & steps[1]
+    assert (len(used[0]) + len(used[1]) == len(samples)) == (by == "series"), (
+        "by time windows over the border are in neither"
+    )
 
 
 def test_groups_are_those_of_the_windows_of_the_run(tmp_path: Path) -> None:

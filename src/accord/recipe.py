@@ -56,6 +56,7 @@ class Data(Section):
     stride: Count | None = None
     length: Count | None = None
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    hold_out_by: Literal["sample", "time", "series", "x", "y"] | None = None
     split_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     max_bad_fraction: Fraction = 0.01
     shuffle_buffer: Annotated[int, Field(ge=0)] | None = None

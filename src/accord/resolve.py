@@ -237,12 +237,19 @@ def _of_parts(recipe: Recipe, *, alike: bool, pairs: bool) -> bool:
     return isinstance(recipe.pairing, Masked) or not (alike or pairs)
 
 
+def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """(train, held-out) indices, by `data.split_seed`, or by the seed of the training where there is none."""
+    data = recipe.data
+    return split(
+        samples, data.held_out, recipe.training.seed if data.split_seed is None else data.split_seed, data.hold_out_by
+    )
+
+
 def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
     """A preset's batch is at most a quarter of the training samples, which a note on them says; what the user set stays."""
     if "batch_size" in given.get("training", {}):
         return recipe, samples
-    seed = recipe.training.seed if recipe.data.split_seed is None else recipe.data.split_seed
-    train, size = len(split(samples, recipe.data.held_out, seed)[0]), recipe.training.batch_size
+    train, size = len(divided(recipe, samples)[0]), recipe.training.batch_size
     small = max(2, train // 4)
     if size <= small:
         return recipe, samples

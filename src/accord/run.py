@@ -18,7 +18,7 @@ from accord.build_baselines import trained_on
 from accord.build_encoder import Form, form_of, front, initialise
 from accord.data.order import ordered
 from accord.data.pairing import Originals, Pairing
-from accord.data.samples import Samples, split
+from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.data.synthetic import kind_of
 from accord.data.vectors import LABEL_NAMES, unnamed_features
@@ -31,7 +31,7 @@ from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
 from accord.recipe_rivals import Rival
-from accord.resolve import masked, reading, side_of
+from accord.resolve import divided, masked, reading, side_of
 from accord.train.checkpoint import find_checkpoint, load_weights
 from accord.train.device import memory_faults
 from accord.train.fit import Fit, fit
@@ -302,12 +302,6 @@ def _require_form(form: Form, samples: Samples) -> None:
         )
 
 
-def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """(train, held-out) indices, by `data.split_seed`, or by the seed of the training where there is none."""
-    seed = recipe.training.seed if recipe.data.split_seed is None else recipe.data.split_seed
-    return split(samples, recipe.data.held_out, seed)
-
-
 def train_in(
     directory: RunDirectory, recipe: Recipe, samples: Samples, *, stop: Stop, progress: Progress, command: str
 ) -> Fit:
@@ -329,7 +323,7 @@ def train_in(
         accumulate=settings.accumulate or 1,
         parallel=settings.parallel or "ddp",
         seed=settings.seed,
-        held_out=recipe.data.held_out if recipe.data.split_seed is None else held_out,
+        held_out=(train_index, held_out),
         shuffle_buffer=recipe.data.shuffle_buffer,
         optimizer=build.optimizer(recipe),
         lr=recipe.optimizer.learning_rate,

@@ -9,8 +9,7 @@ import pytest
 from accord.compare.pace import Steps
 from accord.data.samples import Samples
 from accord.recipe import Recipe
-from accord.resolve import resolve
-from accord.run import divided
+from accord.resolve import divided, resolve
 
 BATCH = 64
 

@@ -25,7 +25,7 @@ from accord.compare.plan import (
 )
 from accord.errors import EnvironmentFault, UsageError
 from accord.recipe import Recipe
-from accord.run import divided
+from accord.resolve import divided
 
 
 def test_the_principles_are_those_of_the_recipe() -> None:

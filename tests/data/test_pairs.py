@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from accord.data.samples import Samples
+from accord.data.samples import Samples, split
 from accord.data.sides import Side
 from accord.data.sources import check_source, open_source
 from accord.data.values import Sides
@@ -151,9 +151,24 @@ def test_an_x_with_several_y_is_told_and_copies_of_a_pair_are_not() -> None:
     x, y = ["a"] * 4 + ["b", "b", "c", "d"], ["1", "2", "3", "3", "4", "4", "5", "5"]
     notes = open_source({"t": x, "u": y}, x=["t"], y=["u"]).notes
     assert [note for note in notes if "another y" in note] == [
-        "3 pairs have an x that others have with another y: held-out pairs may share their x with trained ones"
+        "3 pairs have an x that others have with another y: held-out pairs may share their x with trained ones "
+        "(--set data.hold_out_by=x keeps them apart)"
     ]
     assert not any("another y" in note for note in open_source({"t": x[4:7], "u": y[4:7]}, x=["t"], y=["u"]).notes)
+
+
+def test_pairs_can_be_held_out_by_what_a_side_is() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 60, 400).astype(str), rng.integers(0, 60, 400).astype(str)
+    samples = open_source({"t": x, "u": y}, x=["t"], y=["u"])
+    for by, side in (("x", x), ("y", y)):
+        train, held_out = split(samples, 0.3, 1, by)  # type: ignore[arg-type]
+        assert len(train) and len(held_out) and len(train) + len(held_out) == 400
+        assert not set(side[train]) & set(side[held_out])
+    assert set(x[split(samples, 0.3, 1)[0]]) & set(x[split(samples, 0.3, 1)[1]]), "by pairs an x may be in both"
+    with pytest.raises(UsageError, match="only windows of series can") as caught:
+        split(samples, 0.3, 1, "series")
+    assert caught.value.where == "data.hold_out_by"
 
 
 def test_lists_keep_their_places_whatever_is_missing_or_cut(parquet: Callable[..., Path]) -> None:

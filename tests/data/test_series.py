@@ -57,6 +57,22 @@ def test_windows_are_split_by_time() -> None:
     assert windows.split(ok, 0.0)[1].tolist() == []
 
 
+def test_short_series_are_held_out_whole_if_wished() -> None:
+    made = table(*[ramp(8, 100.0 * i) for i in range(12)], ramp(8, 300.0))  # the last is a copy of the fourth
+    found = series_samples("s", made, Policy(), window=6, stride=1)
+    with pytest.raises(DataError, match="no window of 6 steps") as caught:
+        split(found, 0.2, 0)
+    assert caught.value.code == "E389" and "data.hold_out_by=series" in caught.value.help
+    assert found.windows is not None
+    for seed in range(5):
+        train, held_out = split(found, 0.2, seed, "series")
+        parts = [set(found.windows.series[part].tolist()) for part in (train, held_out)]
+        assert len(train) + len(held_out) == len(found) and parts[0] and parts[1] and not parts[0] & parts[1]
+        assert any({3, 12} <= part for part in parts), "copies stay together"
+    with pytest.raises(UsageError, match="only pairs of columns can"):
+        split(found, 0.2, 0, "x")
+
+
 def test_hashes_tell_values_and_lengths_apart() -> None:
     values = np.array([[0.0], [0.0], [0.0], [0.0], [1.0]])
     content = hash_samples(WindowStore(values, np.array([0, 2, 0, 3]), np.array([2, 2, 3, 2]), 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -121,6 +122,17 @@ def test_what_changes_no_weight_may_change() -> None:
             settings.table(samples, record), settings.table(samples, {**record, "training": {"seed": 2}}), where="x"
         )
     assert flat(record)["data.held_out"] == 0.2
+
+
+def test_both_parts_can_be_given_and_nothing_else_is_used() -> None:
+    samples = tiny.samples(20)
+    samples.ok[3] = False
+    both = (np.array([1, 2, 3, 4]), np.array([4, 9]))
+    settings = Settings(Length(epochs=1), Descent(AdamW()), Habits(), held_out=both)
+    train, held = settings.divide(samples)
+    assert (train.tolist(), held.tolist()) == ([1, 2], [4, 9])
+    other = replace(settings, held_out=(np.array([1, 2, 3]), both[1]))
+    assert settings.table(samples, None)["held_out"] != other.table(samples, None)["held_out"]
 
 
 def test_the_split_by_indices_keeps_bad_samples_out() -> None:

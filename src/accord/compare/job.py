@@ -31,7 +31,8 @@ from accord.evaluate.evaluation import Origin
 from accord.evaluate.evaluation import evaluate as measure
 from accord.recipe import Recipe
 from accord.report.page import write_report
-from accord.run import Run, divided, new_objective, open_like, open_run, train_in
+from accord.resolve import divided
+from accord.run import Run, new_objective, open_like, open_run, train_in
 from accord.storage import disk_faults, write_json
 from accord.terminal import Terminal
 from accord.train.run_directory import METRICS, RunDirectory
@@ -183,10 +184,10 @@ def _train(job: Job, recipe: Recipe, samples: Samples, stop: Stop, said: Said) -
 
 
 def without_held_out(samples: Samples, recipe: Recipe, held_out: float) -> Samples:
-    """The samples of which nobody can use those that runs hold out."""
-    _, hidden = split(samples, held_out, recipe.data.split_seed or 0)
-    ok = samples.ok.copy()
-    ok[hidden] = False
+    """The samples of which only those that runs train on can be used."""
+    train, _ = split(samples, held_out, recipe.data.split_seed or 0, recipe.data.hold_out_by)
+    ok = np.zeros_like(samples.ok)
+    ok[train] = True
     return replace(samples, ok=ok)
 
 

@@ -266,20 +266,34 @@ def pair_samples(
     )
 
 
-def split(samples: Samples, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+Whole = Literal["sample", "time", "series", "x", "y"]
+"""What is held out as a whole, so that training and held-out samples do not share it."""
+
+
+def split(samples: Samples, fraction: float, seed: int, by: Whole | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The ok items as (train, held-out) indices, in order; an item is held out with probability `fraction`.
 
     The side of an item is a pure function of (seed, its content): duplicates land on the same side, and adding data moves
     no item. With few items a side could stay empty: then it gets the content that was nearest to it, if there are two.
 
-    Windows of series are split by time instead: the last `fraction` of each series is held out, see `Windows.split`.
+    Args:
+        samples: what is split.
+        fraction: of it that is held out, 0 <= fraction < 1.
+        seed: which items these are.
+        by: what the parts do not share. "sample": the content of samples. "x" or "y": that of one side of pairs. "series": the whole
+            series that windows are from. "time": steps, for the last `fraction` of each series is held out, see `Windows.split`. By
+            default windows are split by "time", and all else by "sample".
+
+    Raises:
+        UsageError: for a fraction out of bounds, or samples that have no such sides or windows.
     """
     if not 0.0 <= fraction < 1.0:
         raise UsageError(f"a held-out fraction of {fraction}: expected 0 <= fraction < 1", help="try 0.1")
-    if samples.windows is not None:
+    by = by or ("sample" if samples.windows is None else "time")
+    if by == "time" and samples.windows is not None:
         return samples.windows.split(samples.ok, fraction)
     index = np.flatnonzero(samples.ok)
-    place = uniform_of(samples.content[index], seed)
+    place = uniform_of(_content_of(samples, by)[index], seed)
     held_out = place < fraction
     if fraction > 0.0 and len(index) and place.min() < place.max():
         if not held_out.any():
@@ -287,6 +301,25 @@ def split(samples: Samples, fraction: float, seed: int) -> tuple[np.ndarray, np.
         elif held_out.all():
             held_out = place < place.max()
     return index[~held_out], index[held_out]
+
+
+def _content_of(samples: Samples, by: Whole) -> np.ndarray:
+    """What identifies that which each sample shares with others, uint64 (N,)."""
+    if by == "sample":
+        return samples.content
+    if by in ("x", "y") and samples.sides is not None:
+        return samples.sides["xy".index(by)].content
+    if by == "series" and samples.windows is not None:
+        _, first, of = np.unique(samples.windows.series, return_index=True, return_inverse=True)
+        begins: np.ndarray = samples.content[first][of]
+        return begins
+    needed = "pairs of columns" if by in ("x", "y") else "windows of series"
+    raise UsageError(
+        f"{samples.name}: {samples.kind} data cannot be held out by {by!r}: only {needed} can",
+        where="data.hold_out_by",
+        help="leave it out: samples are held out one by one, windows by time",
+        code="E227",
+    )
 
 
 def uniform_of(content: np.ndarray, seed: int) -> np.ndarray:

@@ -44,7 +44,8 @@ class Windows(NamedTuple):
                 f"no window of {length} steps fits in the {'first' if len(held_out) else 'last'} part of any series: the longest has "
                 f"{int(self.counts.max())} steps, the last {fraction:g} of them are held out",
                 where="data.held_out",
-                help=f"use shorter windows, or hold out another part, at least {length / int(self.counts.max()):.2g}",
+                help="use shorter windows, hold out whole series (--set data.hold_out_by=series), or another part, at least "
+                f"{length / int(self.counts.max()):.2g}",
                 code="E389",
             )
         return train, held_out

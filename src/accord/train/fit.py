@@ -22,7 +22,7 @@ from accord.train.distributed import Ranks, joined
 from accord.train.optim import AdamW, OptimizerSettings
 from accord.train.progress import Lines, Progress, Silent
 from accord.train.run_directory import RunDirectory
-from accord.train.settings import ONE_LENGTH, Descent, Habits, Length, Settings
+from accord.train.settings import ONE_LENGTH, Descent, Habits, HeldOut, Length, Settings
 from accord.train.signals import Stop, stop_on_signals
 from accord.train.trainer import Story, Trainer
 
@@ -52,7 +52,7 @@ def fit(
     accumulate: int = 1,
     parallel: str = "ddp",
     seed: int = 0,
-    held_out: float | np.ndarray = 0.2,
+    held_out: HeldOut = 0.2,
     shuffle_buffer: int | None = None,
     optimizer: OptimizerSettings | None = None,
     lr: float | None = None,
@@ -93,7 +93,8 @@ def fit(
         parallel: of several processes, "ddp": each holds all weights; "fsdp": each holds a part of the encoders' weights, which are
             whole only in the checkpoints (`load_weights`) afterwards. The results are the same.
         seed: of the split, the order, the views and what the model draws itself (dropout). Initial weights are the caller's.
-        held_out: share of the samples kept for evaluation, or indices; training looks for collapse on them.
+        held_out: share of the samples kept for evaluation, or indices, or (training, held-out) indices, which are all that is used then;
+            training looks for collapse on them.
         shuffle_buffer: samples that are shuffled together where they are streamed from archives or Parquet files; 0: all of them;
             by default 16,384 (fewer large ones) if they are too many to be kept decoded, else all.
         optimizer: `AdamW()`, `SGD(...)` or `LARS(...)`; AdamW by default.

@@ -33,6 +33,10 @@ MAY_CHANGE = {
 ONE_LENGTH = "give exactly one of epochs=100, steps=10000 and budget='10m'"
 
 
+HeldOut = float | np.ndarray | tuple[np.ndarray, np.ndarray]
+"""A share, the indices of what is held out, or (training, held-out) indices."""
+
+
 @dataclass(frozen=True)
 class Length:
     """How long a run is; at most one of the four is given, and none only to go on as before.
@@ -125,7 +129,7 @@ class Settings:
     habits: Habits
     batch_size: int = 256
     seed: int = 0
-    held_out: float | np.ndarray = 0.2
+    held_out: HeldOut = 0.2
     accumulate: int = 1
     parallel: str = "ddp"
     shuffle_buffer: int | None = None
@@ -147,7 +151,7 @@ class Settings:
         fine = "2 or more: one sample has no statistics"
         _bound("batch_size", self.batch_size, lambda v: v >= 2 and v == int(v), fine)
         _bound("seed", self.seed, lambda v: v == int(v), "a whole number")
-        if not isinstance(self.held_out, np.ndarray):
+        if not isinstance(self.held_out, np.ndarray | tuple):
             _bound("held_out", self.held_out, lambda v: 0 <= v < 1, "a share, in [0, 1), or indices")
         _bound("shuffle_buffer", self.shuffle_buffer, lambda v: v >= 0 and v == int(v), "a whole number, 0 or more")
 
@@ -199,17 +203,12 @@ class Settings:
         Raises:
             UsageError: for indices that are not those of usable samples.
         """
-        if not isinstance(self.held_out, np.ndarray):
+        if isinstance(self.held_out, float | int):
             return split(samples, self.held_out, self.seed)
-        held = np.unique(self.held_out)
-        if held.dtype.kind not in "iu" or (len(held) and not 0 <= held[0] <= held[-1] < len(samples)):
-            raise UsageError(
-                f"held_out: expected whole numbers from 0 to {len(samples) - 1}",
-                help="give sample indices",
-                code="E259",
-            )
+        train, held = self.held_out if isinstance(self.held_out, tuple) else (samples.ok.nonzero()[0], self.held_out)
         usable = np.flatnonzero(samples.ok)
-        return np.setdiff1d(usable, held), np.intersect1d(usable, held)
+        train, held = (np.intersect1d(usable, _places(index, len(samples))) for index in (train, held))
+        return np.setdiff1d(train, held), held
 
     def table(self, samples: Samples, record: Mapping[str, Any] | None) -> dict[str, Any]:
         """What must be the same when a run goes on: the record where there is one, else these settings; and the data."""
@@ -217,12 +216,15 @@ class Settings:
         if record is not None:
             return {**{k: v for k, v in flat(record).items() if k not in MAY_CHANGE}, **data}
         held = self.held_out
+        indices = held if isinstance(held, tuple) else (held,) if isinstance(held, np.ndarray) else None
         return {
             "length": str(self.length),
             "batch_size": self.batch_size,
             **self._parts,
             "seed": self.seed,
-            "held_out": f"{len(held)} indices {_digest(held.tolist())}" if isinstance(held, np.ndarray) else held,
+            "held_out": held
+            if indices is None
+            else " ".join(f"{len(i)} indices {_digest(i.tolist())}" for i in indices),
             "optimizer": type(self.descent.optimizer).__name__,
             **{f"optimizer.{k}": v for k, v in vars(self.descent.optimizer).items()},
             "lr": self.descent.rate(self.batch_size),
@@ -231,6 +233,14 @@ class Settings:
             **self._buffer(samples),
             **data,
         }
+
+
+def _places(index: np.ndarray, n: int) -> np.ndarray:
+    """Different indices of n samples, in order."""
+    places = np.unique(index)
+    if len(places) and (places.dtype.kind not in "iu" or not 0 <= places[0] <= places[-1] < n):
+        raise UsageError(f"held_out: expected whole numbers from 0 to {n - 1}", help="give sample indices", code="E259")
+    return places
 
 
 def _bound(name: str, value: Any, inside: Callable[[Any], bool], expected: str) -> None:
