@@ -204,3 +204,7 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
             docstring = ast.get_docstring(node, clean=False)
             length = (node.end_lineno or 0) - node.lineno + 1 - (len(docstring.splitlines()) if docstring else 0)
             assert length <= 50, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_average_precision_is_defined_once() -> None:
+    assert sum("def average_precision(" in path.read_text() for path in FILES) == 1

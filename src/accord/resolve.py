@@ -253,7 +253,8 @@ def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -
     small = max(2, train // 4)
     if size <= small:
         return recipe, samples
-    note = f"{small} samples a batch instead of {size}, for {train:,} are trained on; training.batch_size sets another number"
+    known = f"{train:,} {'is' if train == 1 else 'are'} trained on"
+    note = f"{small} samples a batch instead of {size}, for {known}; training.batch_size sets another number"
     training = recipe.training.model_copy(update={"batch_size": small})
     return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, note])
 

@@ -102,6 +102,25 @@ def test_each_file_is_a_series_and_rows_need_no_time(tmp_path: Path) -> None:
     assert open_source(tmp_path / "s.npz", series=SeriesOptions(group=(), window=4)).features == ("u", "v")
 
 
+@pytest.mark.parametrize("timed", [False, True])
+def test_groups_of_equal_names_in_several_files_are_one_series_only_where_times_say_their_order(
+    tmp_path: Path, timed: bool
+) -> None:
+    for n, name in enumerate("ab"):
+        rows = [f"{12 * n + i},{'qp'[i % 2]},{100 * n + i}\n" for i in range(12)]
+        (tmp_path / f"{name}.csv").write_text("when,site,u\n" + "".join(rows))
+    options = SeriesOptions(time="when" if timed else None, group=("site",), window=6, stride=6)
+    found = open_source(str(tmp_path / "*.csv"), series=options, features=["u"])
+    first = [[0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]]
+    series = values(found)[..., 0].tolist()
+    if timed:
+        assert [key.rsplit(":", 1)[0] for key in found.keys] == ["a.csv:q"] * 2 + ["a.csv:p"] * 2
+        assert series == [first[0], [100 + v for v in first[0]], first[1], [100 + v for v in first[1]]]
+    else:
+        assert list(found.keys) == ["a.csv:q:0-10", "a.csv:p:1-11", "b.csv:q:0-10", "b.csv:p:1-11"]
+        assert series == [*first, *([100 + v for v in row] for row in first)]
+
+
 def refused(code: str, source: object, options: SeriesOptions, *says: str) -> None:
     with pytest.raises(AccordError) as caught:
         open_source(source, series=options)  # type: ignore[arg-type]
@@ -115,6 +134,18 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("when,word\n2024-01-01,a\n2024-01-02,b\n")
     refused("E234", tmp_path / "t.csv", SeriesOptions(time="wen"), 'no column "wen"')
     refused("E383", tmp_path / "t.csv", SeriesOptions(time="when"), "same time twice", "t.csv:1", "data.group")
+    (tmp_path / "gap.csv").write_text("site,u\na,1\n,2\na,3\n,4\n")
+    refused(
+        "E394",
+        tmp_path / "gap.csv",
+        SeriesOptions(group=("site",)),
+        'no group in column "site"',
+        "gap.csv:1",
+        "gap.csv:3",
+    )
+    for missing in (None, float("nan")):
+        table = {"site": [1.0, missing, 2.0], "u": [1.0, 2.0, 3.0]}
+        refused("E394", table, SeriesOptions(group=("site",)), 'no group in column "site": row 1')
     refused("E333", tmp_path / "words.csv", SeriesOptions(time="when"), "no column of numbers beside when")
     refused(
         "E234", np.arange(12.0).reshape(3, 4), SeriesOptions(window=2), "windows are of series, this is vector data"

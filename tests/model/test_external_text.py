@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from accord.errors import ArtifactError, EnvironmentFault, UsageError
 from accord.model.external_text import ExternalText, hugging_face_text
-from accord.model.foreign import identity, require_same
+from accord.model.foreign import identity, require_files
 from accord.train.optim import parameter_groups
 
 WORDS = ("a", "red", "hat", "two", "blue", "hats", "on", "chair", "the", "is")
@@ -128,15 +128,15 @@ def test_the_identity_of_a_model_is_that_of_its_files(tmp_path: Path) -> None:
     whole, bare = (identity(str(tmp_path), pretrained=pretrained) for pretrained in (True, False))
     assert whole is not None and bare is not None and whole != bare
     (tmp_path / "README.md").write_text("another")
-    require_same(str(tmp_path), whole, pretrained=True)
+    require_files(str(tmp_path), whole, pretrained=True)
     (tmp_path / "model.safetensors").write_text("v")
-    require_same(str(tmp_path), bare, pretrained=False)
+    require_files(str(tmp_path), bare, pretrained=False)
     with pytest.raises(ArtifactError, match=rf"are not those[\s\S]*not {whole}[\s\S]*train again"):
-        require_same(str(tmp_path), whole, pretrained=True)
+        require_files(str(tmp_path), whole, pretrained=True)
     (tmp_path / "tokenizer.json").write_text("{ }")
     with pytest.raises(ArtifactError):
-        require_same(str(tmp_path), bare, pretrained=False)
-    require_same(str(tmp_path), None, pretrained=True)
+        require_files(str(tmp_path), bare, pretrained=False)
+    require_files(str(tmp_path), None, pretrained=True)
 
 
 def test_a_repository_of_the_local_cache_is_known_by_its_newest_state(
@@ -154,7 +154,7 @@ def test_a_repository_of_the_local_cache_is_known_by_its_newest_state(
     assert sha256 == identity(str(tmp_path), pretrained=True) and sha256 is not None
     assert identity("other/bert", pretrained=True) is None is identity("/not/a/folder", pretrained=True)
     with pytest.raises(EnvironmentFault, match="not on this machine"):
-        require_same("other/bert", sha256, pretrained=True)
+        require_files("other/bert", sha256, pretrained=True)
 
 
 def test_the_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

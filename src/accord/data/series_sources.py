@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from accord.data.policy import Policy
 from accord.data.samples import RowKeys, Samples
 from accord.data.series import SeriesTable, series_samples
 from accord.data.tables import Numbers, as_float, is_number, left_out, require_column
-from accord.data.times import read_times
+from accord.data.times import read_times, rows_refused
 from accord.data.ts_files import read_ts
 from accord.data.vectors import Labels
 from accord.errors import DataError
@@ -122,7 +121,7 @@ def open_steps(
     chosen = frame.label(label, taken)
     numbers = _numbers(frame, [*taken, chosen]).picked(features, name)
     times = None if options.time is None else read_times(frame.read(options.time), options.time, frame.keys)
-    codes, names = _groups(frame, group)
+    codes, names = _groups(frame, group, timed=times is not None)
     table = series_of_rows(
         numbers.matrix,
         numbers.names,
@@ -162,13 +161,29 @@ def _numbers(frame: Frame, taken: Sequence[str | None]) -> Numbers:
     return Numbers(np.concatenate(parts, 1), names, left_out(other))
 
 
-def _groups(frame: Frame, columns: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The series each row belongs to, int64 (R,), and the names of the series."""
-    if columns:
-        codes, names = group_codes([[_name(value) for value in frame.read(column).to_pylist()] for column in columns])
-        return codes, [f"{Path(frame.name).name}:{name}" for name in names]
+def _groups(frame: Frame, columns: Sequence[str], *, timed: bool) -> tuple[np.ndarray, list[str]]:
+    """The series each row belongs to, int64 (R,), and the names of the series.
+
+    Rows of several files are put in order by their times; without times a group goes no further than its file.
+    """
     starts, files = _files(frame)
-    return np.repeat(np.arange(len(files)), np.diff(starts)), files
+    file = np.repeat(np.arange(len(files)), np.diff(starts))
+    if not columns:
+        return file, files
+    codes, names = group_codes([_group_names(frame, column) for column in columns])
+    if timed:
+        return codes, [f"{Path(frame.name).name}:{name}" for name in names]
+    known, series = np.unique(file * len(names) + codes, return_inverse=True)
+    return series, [f"{files[one // len(names)]}:{names[one % len(names)]}" for one in known.tolist()]
+
+
+def _group_names(frame: Frame, column: str) -> list[str]:
+    """A column of groups as texts: whole numbers without a decimal point. Raises `DataError` for rows without one."""
+    values = frame.read(column).to_pylist()
+    missing = np.flatnonzero([value is None or value == "" or value != value for value in values])  # noqa: PLR0124  (NaN)
+    if len(missing):
+        raise rows_refused(f'no group in column "{column}"', missing, frame.keys, "fill it in, or drop the row", "E394")
+    return [str(int(value)) if isinstance(value, float) and value.is_integer() else str(value) for value in values]
 
 
 def _files(frame: Frame) -> tuple[np.ndarray, list[str]]:
@@ -184,8 +199,3 @@ def _rows_in_files(table: SeriesTable, frame: Frame) -> None:
     if table.rows is not None and len(starts) > 2:
         file = np.searchsorted(starts, table.rows, "right") - 1
         table.rows = np.where(table.rows < 0, -1, table.rows - starts[file.clip(0)])
-
-
-def _name(value: Any) -> str:
-    """A value of a column of groups: whole numbers without a decimal point."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

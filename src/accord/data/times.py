@@ -44,7 +44,7 @@ def read_times(column: Any, name: str, keys: Sequence[str]) -> Times:
     kind = column.type
     if column.null_count:
         missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-        raise _refused(f'no time in column "{name}"', missing, keys, "fill it in, or drop the row", "E382")
+        raise rows_refused(f'no time in column "{name}"', missing, keys, "fill it in, or drop the row", "E382")
     if pa.types.is_temporal(kind) and not pa.types.is_time(kind) and not pa.types.is_duration(kind):
         stamps = column.cast(pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)
         return _with_notes(stamps.cast(pa.int64()).to_numpy(), [], keys)
@@ -56,7 +56,7 @@ def read_times(column: Any, name: str, keys: Sequence[str]) -> Times:
         raise DataError(f'column "{name}" holds {kind}, no times', where=keys[0], help=_HELP, code="E382") from error
     wrong = np.flatnonzero(~np.isfinite(numbers))
     if len(wrong):
-        raise _refused(f'no time in column "{name}"', wrong, keys, "fill it in, or drop the row", "E382")
+        raise rows_refused(f'no time in column "{name}"', wrong, keys, "fill it in, or drop the row", "E382")
     return Times(numbers, [])
 
 
@@ -67,7 +67,7 @@ def _from_text(column: Any, name: str, keys: Sequence[str]) -> Times:
     text = pc.utf8_trim_whitespace(column)
     empty = np.flatnonzero(pc.equal(text, "").to_numpy(zero_copy_only=False))
     if len(empty):
-        raise _refused(f'no time in column "{name}"', empty, keys, "fill it in, or drop the row", "E382")
+        raise rows_refused(f'no time in column "{name}"', empty, keys, "fill it in, or drop the row", "E382")
     try:
         return Times(text.cast(pa.float64()).to_numpy(), [])
     except pa.ArrowInvalid:
@@ -78,7 +78,7 @@ def _from_text(column: Any, name: str, keys: Sequence[str]) -> Times:
         odd = np.flatnonzero([bool(zone) == fewer for zone in zones])
         what = "with" if fewer else "without"
         reason = f'column "{name}" has times {what} an offset from UTC among others'
-        raise _refused(reason, odd, keys, "give every time an offset, or none", "E384")
+        raise rows_refused(reason, odd, keys, "give every time an offset, or none", "E384")
     stamps = _parsed(text, name, keys, tz="UTC" if zones[0] else None)
     several = sorted(set(zones))
     notes = [f"times of several offsets ({', '.join(several[:4])}) are converted to UTC"] if len(several) > 1 else []
@@ -104,7 +104,7 @@ def _parsed(text: Any, name: str, keys: Sequence[str], tz: str | None) -> np.nda
     kind = pa.timestamp("us", tz=tz)
     wrong = [i for i, value in enumerate(text.to_pylist()) if not _is_time(value, kind)][:1000]
     reason = f'column "{name}" holds "{text[wrong[0]].as_py()[:40]}", which is no time that is read'
-    raise _refused(reason, np.array(wrong), keys, _HELP, "E382")
+    raise rows_refused(reason, np.array(wrong), keys, _HELP, "E382")
 
 
 def _is_time(value: str, kind: Any) -> bool:
@@ -148,7 +148,7 @@ def in_order(times: Times, group: np.ndarray, name: str, keys: Sequence[str]) ->
         help = "name the column that tells series apart (data.group), or drop one of the rows"
         if times.dates:
             help += "; if a clock was put back, write the offset from UTC"
-        raise _refused(f'column "{name}" has the same time twice', np.sort(rows[again + 1]), keys, help, "E383")
+        raise rows_refused(f'column "{name}" has the same time twice', np.sort(rows[again + 1]), keys, help, "E383")
     by_group = np.argsort(group, kind="stable")
     back = np.flatnonzero((np.diff(group[by_group]) == 0) & (np.diff(values[by_group]) < 0))
     notes = []
@@ -189,7 +189,8 @@ def spoken(duration: float, *, dates: bool) -> str:
     return f"{seconds:.4g} seconds"
 
 
-def _refused(reason: str, rows: np.ndarray, keys: Sequence[str], help: str, code: str) -> DataError:
+def rows_refused(reason: str, rows: np.ndarray, keys: Sequence[str], help: str, code: str) -> DataError:
+    """The error for rows that cannot be used, of which the first few are named."""
     named = ", ".join(keys[int(row)] for row in rows[:_NAMED])
     more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
     return DataError(f"{reason}: {named}{more}", where=keys[int(rows[0])], help=help, code=code)

@@ -73,17 +73,6 @@ def auroc(score: np.ndarray, label: np.ndarray) -> float:
     return diagnostics.auroc(torch.from_numpy(score[~label]), torch.from_numpy(score[label]))
 
 
-def average_precision(score: np.ndarray, label: np.ndarray) -> float:
-    r"""$\sum_k (R_k - R_{k-1}) P_k$ over the distinct scores as thresholds, highest first: what is tied is found together.
-
-    Without interpolation, as scikit-learn defines it. Arguments and errors as `auroc`.
-    """
-    score, label = _checked(score, label)
-    last, hits = _steps(score, label.astype(np.float64))
-    precision = hits / (last + 1)
-    return float(np.diff(hits, prepend=0.0) @ precision / label.sum())
-
-
 def ranges(label: np.ndarray) -> np.ndarray:
     """First and last place of each run of true values, (ranges, 2)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(label, np.int8), [0]])))

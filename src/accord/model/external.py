@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from accord.errors import UsageError
-from accord.model.foreign import local, network_of, not_here, package, require_same
+from accord.model.foreign import local, network_of, not_here, package, require_files
 
 
 class External(nn.Module):
@@ -131,7 +131,7 @@ def hugging_face_backbone(
         UsageError: images that the model does not take.
     """
     transformers = package("transformers", "hf", "transformers")
-    require_same(name, sha256, pretrained=pretrained)
+    require_files(name, sha256, pretrained=pretrained)
     types: list[str] = [] if pretrained else list(transformers.CONFIG_MAPPING)
     config = transformers.AutoConfig.for_model(name) if name in types else local(transformers.AutoConfig, name)
     if not pretrained:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from accord.errors import UsageError
-from accord.model.foreign import local, network_of, not_here, package, require_same
+from accord.model.foreign import local, network_of, not_here, package, require_files
 from accord.model.text import require_bytes
 
 Tokens = tuple[Int64[Tensor, "batch token"], Bool[Tensor, "batch token"]]
@@ -116,7 +116,7 @@ def hugging_face_text(
         UsageError: a model that does not take texts.
     """
     transformers = package("transformers", "hf", "transformers")
-    require_same(name, sha256, pretrained=pretrained)
+    require_files(name, sha256, pretrained=pretrained)
     config = local(transformers.AutoConfig, name)
     tokenizer = local(transformers.AutoTokenizer, name)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made so where there are no files of one

@@ -119,7 +119,7 @@ def identity(name: str, *, pretrained: bool) -> str | None:
     return digest.hexdigest()
 
 
-def require_same(name: str, sha256: str | None, *, pretrained: bool) -> None:
+def require_files(name: str, sha256: str | None, *, pretrained: bool) -> None:
     """Refuses files other than those that a run was trained with; None: nothing is known of them.
 
     Raises:
