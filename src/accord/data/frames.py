@@ -197,15 +197,24 @@ def frame_of(source: Any) -> Mapping[str, Any] | None:
 
 
 def _arrow(library: str, source: Any) -> Mapping[str, Any]:
+    if library == "pandas":
+        names = [str(name) for name in source.columns]
+        refuse_repeated(names, "table")
+        return {name: _of_pandas(source.iloc[:, place]) for place, name in enumerate(names)}
+    table = source.to_arrow() if library == "polars" else source
+    refuse_repeated(table.column_names, "table")
+    return {name: table.column(name) for name in table.column_names}
+
+
+def _of_pandas(values: Any) -> Any:
+    """A column of pandas as one of pyarrow; as it is where it cannot be one, so that it is refused if it is asked for."""
     import pyarrow as pa
 
-    table = source
-    if library == "pandas":
-        table = pa.Table.from_pandas(source, preserve_index=False)
-    elif library == "polars":
-        table = source.to_arrow()
-    refuse_repeated(table.column_names, library)
-    return {name: table.column(name) for name in table.column_names}
+    try:
+        found = pa.array(values, from_pandas=True)
+    except pa.ArrowException:
+        return values
+    return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
 
 
 def _count(name: str, arrays: Mapping[str, Any]) -> int:
