@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tests.conftest import Outcome
 from tests.data.test_sounds import wav
 
+from accord import build
 from accord.recipe_toml import load
 from accord.resolve import resolve
-from accord.run import Run, train_in
+from accord.run import Run, new_objective, train_in
 from accord.train.progress import Silent
 from accord.train.run_directory import RunDirectory
 from accord.train.settings import Settings
@@ -163,6 +165,22 @@ def test_sounds_of_a_number_of_seconds(accord: Accord, tmp_path: Path, columns: 
     assert side is not None and (side.shape, side.seconds) == ([600, 1], 0.075)
     assert accord("embed", run, later, "-o", tmp_path / "e.parquet", *(("--side", "x") if columns else ())).code == 0
     assert pq.read_table(tmp_path / "e.parquet").to_pydict()["status"] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_recipe_can_take_the_mean_of_each_band_off_a_sound(tmp_path: Path, columns: bool) -> None:
+    """A sound and the same one, four times as loud, are then one and the same to the encoder; otherwise they are not."""
+    rng = np.random.default_rng(0)
+    sounds = [wav(rng.normal(size=900) * (i + 1) * 50) for i in range(12)]
+    pq.write_table(pa.table({"sound": sounds, "number": rng.normal(size=12)}), tmp_path / "s.parquet")
+    wave = torch.from_numpy(rng.normal(size=(1, 900, 1)).astype(np.float32)) / 8
+    for centre in (False, True):
+        data: dict[str, Any] = {"x": {"columns": ["sound"], "centre": centre}, "y": {"columns": ["number"]}}
+        recipe, samples = resolve(str(tmp_path / "s.parquet"), {"data": data if columns else {"centre": centre}}, None)
+        model = new_objective(recipe, samples, np.arange(12), build.pairing(recipe)).model.eval()
+        quiet, loud = model.encoder_x.features(wave), model.encoder_x.features(4 * wave)
+        apart = float((quiet - loud).detach().norm() / quiet.detach().norm())
+        assert apart < 0.02 if centre else apart > 0.1, apart
 
 
 @pytest.mark.parametrize("form", ["s.ts", "s.npy"])

@@ -48,7 +48,7 @@ SUITS: dict[Kind, str] = {
 
 class Form(NamedTuple):
     """What one side of the data is: kind and shape as stored, categories of the columns of a vector, rate of audio, whether its numbers
-    have one unit.
+    have one unit, and whether bands of audio are centred.
     """
 
     kind: Kind
@@ -56,6 +56,7 @@ class Form(NamedTuple):
     categories: tuple[tuple[str, ...], ...] = ()
     rate: int = 0
     one_unit: bool = False
+    centre: bool = False
 
 
 def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
@@ -67,9 +68,10 @@ def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
         only = data.x or data.y
         categories = () if only is None else _categories(only)
         rate = data.rate or (0 if only is None else only.rate or 0)
-        return Form(data.kind, tuple(data.shape), categories, rate, only is not None and only.unit == "side")
+        one_unit, centre = only is not None and only.unit == "side", data.centre or (only is not None and only.centre)
+        return Form(data.kind, tuple(data.shape), categories, rate, one_unit, centre)
     assert part is not None and part.kind is not None and part.shape is not None, "the recipe is not resolved"
-    return Form(part.kind, tuple(part.shape), _categories(part), part.rate or 0, part.unit == "side")
+    return Form(part.kind, tuple(part.shape), _categories(part), part.rate or 0, part.unit == "side", part.centre)
 
 
 def _categories(side: r.TableSide) -> tuple[tuple[str, ...], ...]:
@@ -87,7 +89,7 @@ def front(form: Form, views: Tensor, *, fitted: bool) -> nn.Module:
     if form.kind == "text":
         return nn.Identity()
     if form.kind == "audio":
-        mels = LogMel(form.rate)
+        mels = LogMel(form.rate, centre=form.centre)
         with torch.no_grad():
             frames = mels(views)
         return nn.Sequential(

@@ -22,7 +22,8 @@ class TableSide(Section):
     """Columns of a table that are one side of pairs; all but their names is told from the data, and written down.
 
     Numbers are divided by the spread of their own column, or with unit="side" by that of the whole side: for columns in one unit, whose
-    proportions say which of them counts (coefficients, pixels, spectra). Sounds are cut or padded to `seconds`, if that is set.
+    proportions say which of them counts (coefficients, pixels, spectra). Sounds are cut or padded to `seconds`, if that is set; with
+    `centre` each of their bands is seen from its mean over the sound, see `accord.LogMel`.
     """
 
     columns: Annotated[list[str], Field(min_length=1)]
@@ -33,6 +34,7 @@ class TableSide(Section):
     categories: list[list[str]] | None = None
     rate: Count | None = None
     seconds: Positive | None = None
+    centre: bool = False
 
 
 class Data(Section):
@@ -47,6 +49,7 @@ class Data(Section):
     kind: Kind | Literal["pair"] | None = None
     rate: Count | None = None
     seconds: Positive | None = None
+    centre: bool = False
     shape: list[int] | None = None
     canvas: Count | None = None
     features: list[str] | None = None
