@@ -25,7 +25,8 @@ from accord.data.sources import open_source
 from accord.data.synthetic import Jump
 from accord.evaluate.hypothesis_pictures import Pictures
 from accord.evaluate.hypothesis_sheet import CAPTION, GAP, MARGIN, TILE, Candidate, Row, draw, left, percent
-from accord.predict import Lines, evenly
+from accord.predict import evenly
+from accord.predict_table import Lines
 
 Command = Callable[..., Any]
 CODES = ["--set", "latent.name=codebook", "--set", "latent.codes=2"]

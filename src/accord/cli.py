@@ -230,7 +230,10 @@ def predict(
         ),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="A .png file: x, the truth and the nearest real y's as pictures.")
+        Path | None,
+        typer.Option(
+            "--sheet", help="A .png file: x, the truth and the nearest real y's as pictures; of series lines."
+        ),
     ] = None,
     drawing: Annotated[
         bool, typer.Option("--draw", help="Draw the predictions on the sheet, by a small decoder trained for it now.")
@@ -245,7 +248,8 @@ def predict(
     probable the prior finds it, and the keys and distances of the real y's nearest to it. Where a sample holds its own y, truth_*
     columns say which hypothesis came true. Bad inputs keep their rows, marked and without numbers.
 
-    A prediction is an embedding, no picture. --sheet shows it by the real y next to it, or with --draw as a decoder sees it.
+    A prediction is an embedding, no picture. --sheet shows it by the real y next to it, or with --draw as a decoder sees it. Where
+    pairs are of past and future it is read out as values, for every past, and minADE, minFDE and CRPS say how good they are.
 
     Example: accord predict runs/jump jump -k 2 -o jump.parquet --sheet jump.png
     """

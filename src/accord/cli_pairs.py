@@ -34,6 +34,15 @@ def score(
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Score items that were trained or calibrated on.")
     ] = False,
+    steps: Annotated[
+        Path | None,
+        typer.Option(
+            "--steps", help="A second .parquet file: surprise at every step of the series that windows are cut from."
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="A .png file: that surprise as lines over time.")
+    ] = None,
     column: Column = None,
     json: Json = False,
     debug: Debug = False,
@@ -43,12 +52,15 @@ def score(
     The p-value is the share of calibration pairs with at least this energy. With --group they are those of the same group, so that
     false alarms are as rare as --alpha says in every group; accord evaluate RUN --group COLUMN comes first.
 
+    Windows of series have their place in time as well. --steps spreads their energies over the steps: surprise 0 is usual, above 1
+    lies one calibration window in a hundred.
+
     Example: accord score runs/mine new.parquet -o scores.parquet --alpha 0.05
     """
     from accord.scoring import Wanted
     from accord.scoring import score as run_it
 
-    wanted = Wanted(y=y, alpha=alpha, group=group, allow_overlap=allow_overlap, column=column)
+    wanted = Wanted(y=y, alpha=alpha, group=group, allow_overlap=allow_overlap, column=column, steps=steps, sheet=sheet)
     terminal = Terminal(as_json=json)
     terminal.result(run_it(run_directory, source, output, wanted, terminal=terminal))
 

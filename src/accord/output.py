@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from accord.data.cache import new_array
+from accord.data.windows import Windows
 from accord.errors import UsageError
 from accord.storage import disk_faults, replacing, try_writing
 
@@ -121,6 +122,44 @@ def require_writable(path: Path, vectors: bool) -> None:
     if path.is_dir():
         raise UsageError("this is a folder, not a file", where=str(path), help="name a file in it", code="E222")
     try_writing(path.parent)
+
+
+def require_picture(path: Path) -> None:
+    """Refuses a picture that could not be written at the end.
+
+    Raises:
+        UsageError: for another ending than .png, or a folder that is not there.
+    """
+    if path.suffix.lower() != ".png":
+        ending = path.suffix or "a file without ending"
+        raise UsageError(f"cannot write {ending!r}", where=str(path), help="name a .png file", code="E221")
+    if not path.parent.is_dir() or path.is_dir():
+        folder = shlex.quote(str(path.parent))
+        raise UsageError("there is no such folder", where=str(path), help=f"mkdir -p {folder}", code="E222")
+
+
+def window_columns(windows: Windows, first: np.ndarray, length: np.ndarray) -> dict[str, pa.Array]:
+    """Where `length` steps of each window are, from its step `first`: series, first_step, steps; first_time and last_time if known."""
+    columns = {
+        "series": pa.array([printed(windows.names[s]) for s in windows.series.tolist()], pa.string()),
+        "first_step": pa.array(first, pa.int64()),
+        "steps": pa.array(length, pa.int64()),
+    }
+    for name, step in (("first_time", first), ("last_time", first + length - 1)):
+        times = windows.times_at(windows.series, step)
+        if times is not None:
+            columns[name] = time_column(times)
+    return columns
+
+
+def time_column(times: np.ndarray) -> pa.Array:
+    """Times as dates, or as the numbers that they are."""
+    return pa.array(times).cast(pa.timestamp("us")) if times.dtype == np.int64 else pa.array(times, pa.float64())
+
+
+def printed(key: str) -> str:
+    """A key as a table holds it: bytes that are no UTF-8 are escaped."""
+    return key.encode(errors="backslashreplace").decode()
 
 
 def _column(values: Any) -> pa.Array:

@@ -6,7 +6,7 @@ import itertools
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,12 +63,14 @@ class Run:
         column: str | None = None,
         label: str | None = None,
         side: Literal["x", "y"] | None = None,
+        ahead: int = 0,
     ) -> Samples:
         """Another source in the form this model takes; bad items are marked and never stop anything.
 
         `side`: where the run takes two sides of a table, read only this one; the columns of the other need not be there.
+        `ahead`: windows of series reach so many steps beyond its end.
         """
-        return open_like(self.recipe, source, column=column, label=label, limit_bad=False, side=side)
+        return open_like(self.recipe, source, column=column, label=label, limit_bad=False, side=side, ahead=ahead)
 
     def training_data(self, source: str | None = None) -> tuple[Samples, np.ndarray, np.ndarray]:
         """The samples the run was trained on, with its training and held-out indices; `source` says where they are now.
@@ -229,6 +231,7 @@ def open_like(
     label: str | None = None,
     limit_bad: bool = True,
     side: Literal["x", "y"] | None = None,
+    ahead: int = 0,
 ) -> Samples:
     """A source in the form the recipe says, so that a model trained by it can read it; of two sides of a table only `side`, if given.
 
@@ -236,7 +239,9 @@ def open_like(
         UsageError: if it is of another kind or shape.
     """
     features = recipe.data.features
-    samples = _opened(recipe, source, column=column, label=label, limit_bad=limit_bad, features=features, side=side)
+    samples = _opened(
+        recipe, source, column=column, label=label, limit_bad=limit_bad, features=features, side=side, ahead=ahead
+    )
     _require_same_form(recipe, samples, side)
     return samples
 
@@ -250,8 +255,10 @@ def _opened(
     limit_bad: bool,
     features: list[str] | None,
     side: Literal["x", "y"] | None = None,
+    ahead: int = 0,
 ) -> Samples:
-    data = recipe.data
+    data, read_as = recipe.data, reading(recipe)
+    read_as["series"] = replace(read_as["series"], ahead=ahead)
     shape = data.shape or [0]
     return open_source(
         source,
@@ -264,7 +271,7 @@ def _opened(
         x=None if data.x is None or (side == "y" and data.y is not None) else side_of(data.x),
         y=None if data.y is None or (side == "x" and data.x is not None) else side_of(data.y),
         masked=masked(recipe),
-        **reading(recipe),
+        **read_as,
     )
 
 

@@ -208,7 +208,7 @@ def calibrate_run(
         terminal.say(f"not calibrated: {error.message}")
         return
     save_calibration(calibration, path)
-    if samples.windows is not None:
+    if samples.windows is not None and samples.windows.several:
         terminal.say(
             "note: windows overlap, and times change: rates of false alarms hold only as far as the future is like the past"
         )
@@ -238,6 +238,8 @@ def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
     ladder = found["energy"]["ladder"]
     rows = [[name, f"{r['auroc']:.3f}", f"{r['d_prime']:.2f}", f"{r['gap']:.4g}"] for name, r in ladder.items()]
     terminal.table("energy of matched against mismatched pairs", ["y is", "AUROC", "d'", "gap"], rows)
+    if found.get("futures"):
+        show_futures(found["futures"], terminal)
     retrieval, health = found["retrieval"], found["collapse"]
     terminal.say("")
     terminal.say(
@@ -246,6 +248,30 @@ def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
     terminal.say(f"effective rank of the embeddings: {health['rankme']:.1f} of {health['dim']}")
     for warning in found["warnings"]:
         terminal.say(f"warning: {warning}")
+
+
+def show_futures(found: Mapping[str, Any], terminal: Terminal) -> None:
+    """The figures of futures as a table; a note where nothing holds its truth."""
+    if not found["rows"]:
+        terminal.say("note: no future is known yet, so nothing says how good these are")
+        return
+    k = found["hypotheses"]["k"]
+    named = {
+        "hypotheses": f"best of {k:,}" if k > 1 else "the prediction",
+        "mean": "their mean",
+        "last_value": "last value, repeated",
+    }
+    if k == 1:
+        del named["mean"]
+    rows = [
+        [words, *(f"{found[name][key]:.4g}" for key in ("min_ade", "min_fde", "crps"))] for name, words in named.items()
+    ]
+    terminal.table(
+        f"futures of {found['rows']:,} windows, in the units of the data", ["", "minADE", "minFDE", "CRPS"], rows
+    )
+    if found["hypotheses"]["crps_fair"] is not None:
+        terminal.say(f"CRPS as of {k:,} independent draws (fair): {found['hypotheses']['crps_fair']:.4g}")
+    terminal.say(f"the readout explains {percent(found['readout_r2'])} of the variance of the futures trained on")
 
 
 def percent(value: float | None) -> str:

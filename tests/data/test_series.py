@@ -126,7 +126,10 @@ def test_windows_have_keys_times_and_labels() -> None:
     assert list(found.keys) == ["s0:5-7", "s0:7-9", "s1:0-3", "s1:2-4"] and found.keys[1:2] == ["s0:7-9"]
     assert found.labels is not None and found.labels.tolist() == [0, 1, 0, 0]
     assert found.windows is not None and found.windows.times is not None
-    assert found.windows.times.tolist() == [[0, 3], [2, 5], [6, 9], [8, 11]]
+    where = found.windows
+    assert where.times_at(where.series, where.first).tolist() == [0, 2, 6, 8]  # type: ignore[union-attr]
+    assert where.times_at(where.series, where.last).tolist() == [3, 5, 9, 11]  # type: ignore[union-attr]
+    assert [where.names[s] for s in where.series] == ["s0", "s0", "s1", "s1"] and where.several
     whole = series_samples("s", table(ramp(3), ramp(4), labels=Labels(np.array([1, 0]), ("a", "b"))), Policy())
     assert whole.labels is not None and whole.labels.tolist() == [1, 0]
 
@@ -144,7 +147,9 @@ def test_a_series_that_is_too_short_is_a_bad_sample_with_its_lengths() -> None:
 
 
 def test_one_window_a_series_is_a_series_as_a_whole() -> None:
-    assert series_samples("s", table(ramp(4), ramp(5, 3.0)), Policy(), window=4, stride=2).windows is None
+    found = series_samples("s", table(ramp(4), ramp(5, 3.0)), Policy(), window=4, stride=2)
+    assert found.windows is not None and not found.windows.several
+    assert split(found, 0.5, 0)[0].tolist() != split(found, 0.5, 3)[0].tolist(), "by content, not by time"
 
 
 def test_windows_of_one_series_are_split_by_time_however_many_series_are_empty() -> None:
@@ -212,3 +217,27 @@ def test_a_part_without_a_window_is_refused() -> None:
     with pytest.raises(DataError, match="no window of 5 steps fits in the last part") as caught:
         split(found, 0.2, 0)
     assert caught.value.code == "E389"
+
+
+def test_windows_ahead_hold_the_whole_past_and_what_is_known_of_the_future() -> None:
+    labels = Labels(np.array([0, 1, 0, 0, 0, 1, 0, 0, 0], np.int64), ("no", "yes"))
+    times = np.array([0, 10, 20, 30, 40, 0, 1, 2, 3], np.int64)
+    made = table(ramp(5), ramp(4), rows=np.arange(9), times=times, labels=labels)
+    found = series_samples("s", made, Policy(limit=False), window=5, context=3, ahead=2)
+    assert list(found.keys) == ["s0:0-4", "s0:1-4", "s0:2-4", "s1:5-8", "s1:6-8"] and found.ok.all()
+    assert found.windows is not None and found.windows.first.tolist() == [0, 1, 2, 0, 1]
+    values = found.batch(np.arange(5))
+    assert isinstance(values, torch.Tensor) and values[:, :, 0].isnan().sum(1).tolist() == [0, 1, 2, 1, 2]
+    last = found.windows.times_at(found.windows.series, found.windows.last)
+    assert last is not None and last.tolist() == [40, 50, 60, 4, 5], "times go on as they did"
+    assert found.labels is not None and found.labels.tolist() == [0, -1, -1, -1, -1]
+    assert made.counts.tolist() == [5, 4], "the table is as it was"
+
+
+def test_ahead_of_a_past_of_which_nothing_was_observed_there_is_nothing() -> None:
+    gap = [*ramp(4), *([[np.nan, np.nan]] * 4), *ramp(3)]
+    found = series_samples("s", table(gap), Policy(limit=False), window=5, context=3, ahead=2)
+    assert found.windows is not None and [int(f) for f in found.windows.first] == [0, 1, 2, 3, 6, 7, 8]
+    assert "2 windows are left out: nothing was observed in the past of them" in found.notes
+    short = series_samples("s", table(ramp(2), ramp(9)), Policy(limit=False), window=5, context=3, ahead=2)
+    assert short.bad[0].reason == "a series of 2 steps, 3 are needed" and short.ok.sum() == 7

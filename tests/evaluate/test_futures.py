@@ -11,17 +11,19 @@ from torch import Tensor, nn
 
 from accord.data.pairing_future import future
 from accord.data.policy import Policy
+from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.data.series import SeriesTable, series_samples
 from accord.evaluate.features import embed_plain
-from accord.evaluate.forecast import accuracy
-from accord.evaluate.futures import future_readout, futures
+from accord.evaluate.forecast import Readout, accuracy
+from accord.evaluate.futures import figures, future_readout, futures, judged, last_values
 from accord.evaluate.hypotheses import hypotheses
 from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.normalize import Standardize
 from accord.model.predictor import MLPPredictor
+from accord.objective.loss import Objective, free_energy
 
 PAIRS = future(context=6, horizon=3)
 
@@ -81,3 +83,87 @@ def test_a_learned_embedding_is_read_out_as_well_as_predictions_tell() -> None:
     assert made.values.shape == (10, 3, 3, 2)
     assert made.values.isfinite().all()
     assert made.accuracy.crps.isfinite().all(), "three of five codes: their shares are scaled to 1"
+
+
+def test_the_last_value_of_a_channel_is_the_last_that_was_observed() -> None:
+    nan = math.nan
+    x = torch.tensor([[[1.0, nan], [2.0, nan], [nan, nan]], [[1.0, 5.0], [nan, 6.0], [3.0, nan]]])
+    found = last_values(x)
+    assert found[0, 0] == 2 and found[0, 1].isnan() and found[1].tolist() == [3, 6]
+
+
+def test_hypotheses_are_judged_beside_their_mean_and_the_last_value() -> None:
+    x = torch.tensor([[[0.0], [1.0]], [[0.0], [2.0]], [[0.0], [math.nan]]])
+    y = torch.tensor([[[2.0], [3.0]], [[math.nan], [math.nan]], [[1.0], [math.nan]]])
+    values = torch.tensor([[[2.0], [4.0]], [[0.0], [-2.0]]], dtype=torch.float64).expand(3, -1, -1, -1)
+    found = judged(values, torch.tensor([[0.75, 0.25]]).expand(3, -1), x, y)
+    assert found.ade[0].tolist() == [0.5, 3.5] and found.fde[0].tolist() == [1, 5]
+    assert found.hypotheses.min_ade[0] == 0.5 and found.hypotheses.min_fde[0] == 1
+    assert found.mean.min_ade[0] == pytest.approx((0.5 + 0.5) / 2), "the mean is 1.5, 2.5"
+    assert found.last_value.min_ade[0] == pytest.approx((1 + 2) / 2)
+    weighted = [0.75 * 0 + 0.25 * 2 - 0.75 * 0.25 * 2, 0.75 * 1 + 0.25 * 5 - 0.75 * 0.25 * 6]
+    assert found.hypotheses.crps[0] == pytest.approx(np.mean(weighted))
+    assert found.crps_fair[0] == pytest.approx(np.mean([1 - 1, 3 - 3])), (
+        "as draws: half of the distance of the pair, not a quarter"
+    )
+    assert all(part[1].isnan().all() for part in (found.ade, found.crps_fair, *found.mean, *found.last_value))
+    assert found.ade[2].tolist() == [1, 1] and found.last_value.min_ade[2] == 1, "of one step that was observed"
+    told = figures([found], Readout(*(torch.zeros(1),) * 3, torch.Size([1]), 0.5))
+    assert (told["rows"], told["readout_r2"], told["hypotheses"]["k"]) == (2, 0.5, 2)
+    assert told["last_value"]["min_ade"] == pytest.approx((1.5 + 1) / 2)
+    one = figures(
+        [judged(values[:, :1], torch.ones(3, 1), x, y)], Readout(*(torch.zeros(1),) * 3, torch.Size([1]), 0.5)
+    )
+    assert one["hypotheses"]["crps_fair"] is None and one["hypotheses"]["crps"] == one["mean"]["crps"]
+
+
+def test_where_a_channel_of_the_past_was_never_observed_nothing_is_compared() -> None:
+    x, y = torch.tensor([[[math.nan], [math.nan]]]), torch.ones(1, 2, 1)
+    found = judged(torch.zeros(1, 3, 2, 1, dtype=torch.float64), torch.ones(1, 3) / 3, x, y)
+    assert (
+        found.ade.isnan().all() and figures([found], Readout(*(torch.zeros(1),) * 3, torch.Size([1]), 0))["rows"] == 0
+    )
+
+
+def forked(series: int, seed: int) -> Samples:
+    """After six steps at one level a series rises or falls by 10 in three: nothing in the past says which."""
+    rng = np.random.default_rng(seed)
+    level, turn = 50 + 5 * rng.normal(size=(series, 1)), rng.choice([-1.0, 1.0], (series, 1))
+    values = level + turn * np.array([0.0] * 6 + [3, 7, 10]) + 0.1 * rng.normal(size=(series, 9))
+    counts = np.full(series, 9, np.int64)
+    table = SeriesTable(values.reshape(-1, 1), counts, [f"s{i}" for i in range(series)], ("level",))
+    return series_samples("forked", table, Policy(), window=9)
+
+
+@pytest.mark.parametrize(("codes", "learned"), [(2, False), (2, True), (1, False)])
+def test_two_futures_of_one_past_are_both_found_with_two_codes(codes: int, learned: bool) -> None:
+    samples = forked(300, 1)
+    torch.manual_seed(0)
+    encoder_x = Encoder(nn.Sequential(Standardize([50.0], [10.0]), nn.Flatten(), nn.Linear(6, 16)), sample_ndim=2)
+    flat = nn.Sequential(Standardize([50.0], [10.0]), nn.Flatten(), *([nn.Linear(3, 6)] if learned else []))
+    predictor = MLPPredictor(16, 3, out_dim=6 if learned else 3)
+    one = JointEmbedding(encoder_x, Encoder(flat, sample_ndim=2), predictor, latent=Codebook(codes, dim=3))
+    objective = Objective(one, {"free_energy": (1.0, free_energy)})
+    optimizer = torch.optim.Adam([*encoder_x.parameters(), *one.predictor.parameters(), *one.latent.parameters()], 0.01)
+    train, rest = np.arange(200), np.arange(200, 300)
+    pair = PAIRS(samples.batch(train), Draws(0, 0, torch.arange(200)))
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective(pair).total.backward()
+        optimizer.step()
+    readout = future_readout(one, samples, train, PAIRS, seed=0)
+    s_x, _, _ = embed_plain(one, samples, rest, PAIRS)
+    values = samples.batch(rest)
+    assert isinstance(values, Tensor)
+    found = hypotheses(one, s_x, codes)
+    told = judged(readout(found.s_y_hat), found.probability, PAIRS.plain(values), PAIRS.plain_y(values))
+    best, middle = told.hypotheses.min_ade.mean(), told.mean.min_ade.mean()
+    assert middle == pytest.approx(20 / 3, rel=0.15), "one prediction is the middle, as far from both"
+    assert told.last_value.min_ade.mean() == pytest.approx(20 / 3, rel=0.1)
+    if codes == 1:
+        assert best == middle
+    else:
+        ends = readout(found.s_y_hat)[:, :, -1, 0] - values[:, 5].double()
+        assert best < 0.1 * middle and torch.allclose(
+            ends.sort(1).values.mean(0), torch.tensor([-10.0, 10.0]).double(), atol=1
+        )

@@ -7,10 +7,12 @@ import pytest
 from torch import Tensor, nn
 
 from accord.data.pairing_future import future
+from accord.data.pairing_parts import columns
 from accord.data.policy import Policy
 from accord.data.samples import Samples
 from accord.data.series import SeriesTable, series_samples
-from accord.evaluate.over_time import MOST_VALUES, over_time
+from accord.evaluate.over_time import MOST_VALUES, Course, Stretch, courses, highest, over_time
+from accord.evaluate.surprise import Usual, likelihood
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.predictor import IdentityPredictor
 
@@ -89,3 +91,40 @@ def test_samples_that_are_no_windows_have_no_time() -> None:
     samples = source(np.random.default_rng(0).normal(size=60))
     samples.windows = None
     assert over_time(model(), samples, np.arange(4), future(context=4, horizon=2), seed=0) is None
+
+
+def test_courses_are_means_relative_to_the_scale_and_what_is_unlikely_at_the_moment() -> None:
+    rng = np.random.default_rng(0)
+    samples = source(rng.normal(size=300), rng.normal(size=8))
+    assert samples.windows is not None
+    energy = rng.normal(size=len(samples)) ** 2
+    energy[5] = np.nan
+    pairs, scale = future(context=4, horizon=2), Usual(0.5, 2.0)
+    first, second = courses(energy, samples.windows, pairs, scale)
+    assert len(first.energy) == 300 and len(second.energy) == 8
+    assert np.isnan(first.energy[:4]).all() and np.isnan(first.likelihood[:5]).all(), "nothing judges the first past"
+    assert first.energy[4] == pytest.approx(energy[0]) and first.energy[5] == pytest.approx((energy[0] + energy[1]) / 2)
+    assert first.energy[9] == pytest.approx(energy[4]), "the window without an energy counts nowhere"
+    assert np.isnan(first.likelihood[10]), "it ends there"
+    np.testing.assert_allclose(first.surprise[4:], (first.energy[4:] - 0.5) / 1.5)
+    kept = np.delete(np.arange(295), 5)
+    np.testing.assert_allclose(first.likelihood[kept + 5], likelihood(energy[kept]))
+    assert second.energy[7] == pytest.approx(energy[-1])
+    whole = next(courses(energy, samples.windows, columns([0], [1]), scale))  # pairs without a future judge all steps
+    assert whole.energy[0] == pytest.approx(energy[0]) and whole.energy[1] == pytest.approx(energy[:2].mean())
+
+
+@pytest.mark.parametrize(
+    ("surprise", "stretch"),
+    [
+        ([0.0, 1.5, 3.0, 1.2, 0.9, 2.0], (1, 3, 3.0)),
+        ([2.0, 2.5, np.nan, 2.4], (0, 1, 2.5)),
+        ([0.1, 0.7, 0.2], (1, 1, 0.7)),
+        ([0.1, 0.7, 9.0], (2, 2, 9.0)),
+        ([np.nan, np.nan], None),
+    ],
+)
+def test_the_highest_stretch(surprise: list[float], stretch: tuple[int, int, float] | None) -> None:
+    values = np.array(surprise)
+    found = highest(Course(3, values, values, values))
+    assert found == (None if stretch is None else Stretch(3, *stretch))

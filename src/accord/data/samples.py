@@ -131,7 +131,7 @@ class Samples:
     shuffle_buffer: samples that training should shuffle together, block after block; 0: all, for reading in any order is cheap.
     notes: said once to the user. features: the names of a vector's columns. fingerprint: sha256 over contents and labels.
     categories: for each column of a vector the names of its codes 0, 1, ..., none for a column of numbers; empty: all are numbers.
-    windows: where each sample lies in a longer series, None if none does; such samples are split by time.
+    windows: where each sample lies in a longer series, None if it is no window; where a series has several, they are split by time.
     rate: samples per second of audio, 0 for all else. columns, kinds: of a side of a table, which columns it is, and what each holds.
     """
 
@@ -289,7 +289,8 @@ def split(samples: Samples, fraction: float, seed: int, by: Whole | None = None)
     """
     if not 0.0 <= fraction < 1.0:
         raise UsageError(f"a held-out fraction of {fraction}: expected 0 <= fraction < 1", help="try 0.1")
-    by = by or ("sample" if samples.windows is None else "time")
+    several = samples.windows is not None and samples.windows.several
+    by = by or ("time" if several else "sample")
     if by == "time" and samples.windows is not None:
         return samples.windows.split(samples.ok, fraction)
     index = np.flatnonzero(samples.ok)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -117,6 +117,7 @@ def series_samples(
     stride: int = 1,
     length: int | None = None,
     context: int = 0,
+    ahead: int = 0,
 ) -> Samples:
     """Series as samples: each as a whole, or every window of `window` steps that begins at a multiple of `stride`.
 
@@ -129,21 +130,23 @@ def series_samples(
         stride: steps from one window to the next.
         length: steps that whole series are padded to, by default those of the longest; a longer one is bad.
         context: so many steps of a window are its past; a window without an observed past or rest is left out as well.
+        ahead: windows reach so many steps beyond the end of a series, where nothing was observed yet, and only their past has to be.
 
     Raises:
         DataError: as the policy says, or if all series are constant.
         UsageError: for a window or stride below 1.
     """
     values = np.asarray(table.values, np.float32)
+    about, constant, left_out = _gap_notes(values, table) + _drift_notes(values, table), _constant(values, table), 0
+    table = continued(table, ahead) if ahead else table
+    values = np.asarray(table.values, np.float32)
     seen, wrong = _running(np.any(~np.isnan(values), 1)), _running(np.any(np.isinf(values), 1))
     windows, short = _places(table, window, stride)
     start, count = table.starts[windows.series] + windows.first, windows.last - windows.first + 1
     if window is not None:
-        kept = _known(seen, start, count, context) | short
+        kept = _known(seen, start, count, context, ahead > 0) | short
         windows, start, count, short = windows.rows(kept), start[kept], count[kept], short[kept]
-        if not kept.all():
-            part = " a part of" * (context > 0)
-            table.notes.append(f"{int((~kept).sum())} windows are left out: nothing was observed in{part} them")
+        left_out = int((~kept).sum())
     longest = window or length or max(1, int(table.counts.max(initial=0)))
     faults = {
         "E381": short,
@@ -154,9 +157,9 @@ def series_samples(
     keys = _keys(table, windows, start, start + count - 1) if window is not None else table.names
     store = WindowStore(values, start, np.minimum(count, longest), longest)
     ok = ~np.logical_or.reduce(list(faults.values()))
-    bad = [_bad(keys[i], i, faults, int(count[i]), longest) for i in np.flatnonzero(~ok)[:LISTED].tolist()]
+    named = np.flatnonzero(~ok)[:LISTED].tolist()
+    bad = [_bad(keys[i], i, faults, int(count[i]) - ahead, longest - ahead) for i in named]
     policy.enforce(int(short.sum()), len(table.counts), [item for item in bad if item.code == "E381"], name)
-    constant = _constant(values, table)
     samples = Samples(
         name=name,
         kind="series",
@@ -167,13 +170,40 @@ def series_samples(
         bad=bad,
         labels=_labels(table, windows, start + count - 1),
         classes=() if table.labels is None else table.labels.classes,
-        notes=[*table.notes, *_gap_notes(values, table), *_drift_notes(values, table)],
+        notes=[*table.notes, *_left_out(left_out, context, ahead), *about],
         features=table.channels,
-        windows=windows if len(np.unique(windows.series)) < len(windows.series) else None,
+        windows=None if window is None else windows,
     )
-    if window is not None:
-        constant = int(ok.sum()) if constant == len(table.counts) else 0
-    return judge(samples, policy, constant)
+    return judge(samples, policy, constant if window is None else int(ok.sum()) * (constant == len(table.counts)))
+
+
+def continued(table: SeriesTable, steps: int) -> SeriesTable:
+    """The same series with `steps` more steps after the end of each, at which nothing was observed; times go on by their median step."""
+    counts, old = (
+        table.counts + steps,
+        np.arange(len(table.values)) + np.repeat(np.arange(len(table.counts)) * steps, table.counts),
+    )
+    total, new = int(counts.sum()), np.arange(1, steps + 1)
+
+    def spread(known: np.ndarray, empty: float) -> np.ndarray:
+        found = np.full((total, *known.shape[1:]), empty, known.dtype)
+        found[old] = known
+        return found
+
+    times = None
+    if table.times is not None:
+        times = spread(table.times, 0)
+        for start, count in zip((np.cumsum(counts) - counts).tolist(), table.counts.tolist(), strict=True):
+            known = times[start : start + count]
+            if count:
+                step = np.median(np.diff(known)) if count > 1 else 0
+                times[start + count : start + count + steps] = known[-1] + (new * step).astype(times.dtype)
+    labels = table.labels
+    if labels is not None and len(labels.labels) != len(table.counts):
+        labels = Labels(spread(labels.labels, -1), labels.classes)
+    rows = None if table.rows is None else spread(table.rows, -1)
+    values = spread(np.asarray(table.values, np.float32), np.nan)
+    return replace(table, values=values, counts=counts, rows=rows, times=times, labels=labels)
 
 
 def _running(flags: np.ndarray | np.bool) -> np.ndarray:
@@ -181,10 +211,11 @@ def _running(flags: np.ndarray | np.bool) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
 
 
-def _known(seen: np.ndarray, start: np.ndarray, count: np.ndarray, context: int) -> np.ndarray:
-    """Whether anything was observed of each window: in its past, if it has one, and in the rest."""
+def _known(seen: np.ndarray, start: np.ndarray, count: np.ndarray, context: int, ahead: bool) -> np.ndarray:
+    """Whether anything was observed of each window: in its past, if it has one, and, unless it may be `ahead`, in the rest."""
     border = start + np.minimum(context, count)
-    found: np.ndarray = (seen[start + count] > seen[border]) & ((seen[border] > seen[start]) | (context == 0))
+    past, rest = (seen[border] > seen[start]) | (context == 0), (seen[start + count] > seen[border]) | ahead
+    found: np.ndarray = past & rest
     return found
 
 
@@ -199,11 +230,13 @@ def _places(table: SeriesTable, window: int | None, stride: int) -> tuple[Window
     order = np.argsort(np.concatenate([series, few]), kind="stable")
     series, first = np.concatenate([series, few])[order], np.concatenate([first, np.zeros(len(few), np.int64)])[order]
     last = np.minimum(first + window, counts[series]) - 1
-    times = None
-    if table.times is not None:
-        start = table.starts[series]
-        times = np.stack([table.times[start + first], table.times[start + last]], 1)
-    return Windows(series, first, last, counts, times), counts[series] < window
+    return Windows(series, first, last, counts, table.names, table.times), counts[series] < window
+
+
+def _left_out(count: int, context: int, ahead: int) -> list[str]:
+    """The note on windows of which too little was observed."""
+    part = " the past of" if ahead else " a part of" * (context > 0)
+    return [f"{count} windows are left out: nothing was observed in{part} them"] if count else []
 
 
 def _keys(table: SeriesTable, windows: Windows, first: np.ndarray, last: np.ndarray) -> WindowKeys:

@@ -26,7 +26,8 @@ class SeriesOptions:
 
     time: the column of times of a table whose rows are steps. group: the columns that tell its series apart; () for one series in
     each file. window, stride: samples are windows of so many steps. context: how many of them are the past, 0 where they are not
-    divided. length: whole series and sounds are padded to so many steps, longer ones are bad. rate: of sounds, steps per second.
+    divided. ahead: windows reach so many steps beyond the end of their series, into what nobody knows yet. length: whole series and
+    sounds are padded to so many steps, longer ones are bad. rate: of sounds, steps per second.
     seconds: how long every sound is made, see `sound_samples`.
     """
 
@@ -35,6 +36,7 @@ class SeriesOptions:
     window: int | None = None
     stride: int = 1
     context: int = 0
+    ahead: int = 0
     length: int | None = None
     rate: int | None = None
     seconds: float | None = None
@@ -53,6 +55,7 @@ class SeriesOptions:
             window=self.window,
             stride=self.stride,
             context=self.context,
+            ahead=self.ahead if self.window else 0,
             length=None if self.window else self.length,
         )
 

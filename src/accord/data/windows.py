@@ -13,19 +13,32 @@ from accord.errors import DataError, UsageError
 class Windows(NamedTuple):
     """Where each window lies, N of them: which series it is from, its first and last step there, both int64 (N,).
 
-    counts: int64 (S,), steps of each series. times: of the first and last step, (N, 2), None: unknown.
+    counts: int64 (S,), steps of each series. names: of the series. times: of all steps, one series after the other, int64
+    microseconds since 1970 (UTC) or float64, None: unknown.
     """
 
     series: np.ndarray
     first: np.ndarray
     last: np.ndarray
     counts: np.ndarray
+    names: Sequence[str] = ()
     times: np.ndarray | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether a series has more than one window: only then can a split by time be meant."""
+        return len(np.unique(self.series)) < len(self.series)
 
     def rows(self, kept: np.ndarray) -> Windows:
         """Some of the windows, by a mask or places."""
-        times = None if self.times is None else self.times[kept]
-        return Windows(self.series[kept], self.first[kept], self.last[kept], self.counts, times)
+        return self._replace(series=self.series[kept], first=self.first[kept], last=self.last[kept])
+
+    def times_at(self, series: np.ndarray, step: np.ndarray) -> np.ndarray | None:
+        """The times of some steps of some series, None where times are unknown."""
+        if self.times is None:
+            return None
+        found: np.ndarray = self.times[(np.cumsum(self.counts) - self.counts)[series] + step]
+        return found
 
     def split(self, ok: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
         """The ok windows as (train, held-out) indices: of each series the last `fraction` of its steps is held out.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from accord.data.pairing import Pairing
+from accord.data.pairing_future import Future
 from accord.data.samples import Samples
 from accord.diagnostics import auroc
 from accord.errors import DataError
@@ -25,6 +26,7 @@ from accord.evaluate.features import (
     never,
     numbers,
 )
+from accord.evaluate.futures import held_out_figures
 from accord.evaluate.hypothesis_pictures import examples
 from accord.evaluate.over_time import over_time
 from accord.evaluate.pictures import Sheet
@@ -153,9 +155,12 @@ def _measure(
         embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
         rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
         found["energy"] = energy.summary(rungs)
-    if samples.windows is not None:
+    if samples.windows is not None and samples.windows.several:
         with work.stage("surprise"):
             found["surprise"] = over_time(model, samples, index, pairing, seed=work.seed, stop=work.stop)
+    if isinstance(pairing, Future):
+        with work.stage("futures"):
+            found["futures"] = held_out_figures(work)
     with work.stage("retrieval"):
         labels = None if samples.labels is None else samples.labels[pairs]
         found["retrieval"] = retrieval.evaluated(model, embedded, content, labels, stop=work.stop)

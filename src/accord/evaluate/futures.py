@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from accord.data.pairing_future import Future
 from accord.data.samples import Samples
+from accord.errors import UsageError
 from accord.evaluate.features import Stop, device_of, embed_plain, evaluating, never, read
-from accord.evaluate.forecast import Accuracy, Readout, accuracy, fit_readout
-from accord.evaluate.hypotheses import Hypotheses
+from accord.evaluate.forecast import Accuracy, Readout, accuracy, crps, fit_readout
+from accord.evaluate.hypotheses import Hypotheses, how_many, hypotheses
+from accord.evaluate.work import Work
 from accord.model.joint_embedding import JointEmbedding
 
 MOST, BATCH = 4096, 256
 """Training pairs that a readout is fitted to, and how many have their z inferred at a time."""
+SHOWN, HYPOTHESES = 2000, 8
+"""Held-out pairs that an evaluation reads out at most, and hypotheses of each."""
 
 
 class Futures(NamedTuple):
@@ -64,7 +70,102 @@ def futures(readout: Readout, found: Hypotheses, y: Tensor) -> Futures:
     Probabilities that do not sum to 1, for only some z are listed, are scaled.
     """
     values = readout(found.s_y_hat)
-    p = found.probability.double()
+    return Futures(values, accuracy(values, y.double(), weights(found.probability)))
+
+
+def weights(probability: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Probabilities that sum to 1 over the hypotheses; equal ones where they say nothing."""
+    p = probability.double()
     p = p / p.sum(1, keepdim=True).clamp_min(1e-300)
-    known = torch.where((p.sum(1, keepdim=True) > 0.5), p, 1 / p.shape[1])
-    return Futures(values, accuracy(values, y.double(), known))
+    return torch.where(p.sum(1, keepdim=True) > 0.5, p, 1 / p.shape[1])
+
+
+def last_values(x: Float[Tensor, "n step channel"]) -> Float[Tensor, "n channel"]:
+    """The last value of each channel that was observed, NaN where none was."""
+    place = torch.arange(x.shape[1], device=x.device)[None, :, None]
+    last = torch.where(x.isfinite(), place, -1).amax(1, keepdim=True)
+    return torch.where(last >= 0, x.gather(1, last.clamp_min(0)), torch.nan)[:, 0]
+
+
+class Judged(NamedTuple):
+    """How good the hypotheses of some futures are, beside their mean as the only one and the last value repeated, each (n,).
+
+    crps_fair: of the hypotheses as equally weighted draws, NaN for one alone. ade, fde: of each hypothesis by itself, (n, k). All NaN
+    where nothing of the future was observed, or of a channel of the past.
+    """
+
+    hypotheses: Accuracy
+    mean: Accuracy
+    last_value: Accuracy
+    crps_fair: Tensor
+    ade: Tensor
+    fde: Tensor
+
+
+def judged(values: Tensor, probability: Tensor, x: Tensor, y: Tensor) -> Judged:
+    """Hypotheses (n, k, step, channel) with their probabilities (n, k) held against y, (n, step, channel); see `Judged`.
+
+    All figures are of the same rows and the same cells, so that they compare.
+    """
+    n, k = values.shape[:2]
+    p, last = weights(probability), last_values(x.double())
+    y = torch.where(last.isnan().any(1)[:, None, None], torch.nan, y.double())
+    mean = (p[:, :, None, None] * values).sum(1, keepdim=True)
+    single = accuracy(values.flatten(0, 1)[:, None], y.repeat_interleave(k, 0))
+    return Judged(
+        accuracy(values, y, p),
+        accuracy(mean, y),
+        accuracy(last.nan_to_num()[:, None, None].expand_as(mean), y),
+        crps(values, y, fair=True) if k > 1 else torch.full((n,), torch.nan, dtype=torch.float64),
+        single.min_ade.view(n, k),
+        single.min_fde.view(n, k),
+    )
+
+
+def figures(parts: Sequence[Judged], readout: Readout) -> dict[str, Any]:
+    """Means over all rows that hold their truth, as a verb prints them and evaluation.json holds them; None without such a row.
+
+    "rows", "readout_r2", and of "hypotheses" (with "k" and "crps_fair"), "mean" and "last_value" each "min_ade", "min_fde", "crps".
+    """
+    known = [part.hypotheses.min_ade.isfinite() for part in parts]
+
+    def mean(columns: Sequence[Tensor]) -> float | None:
+        found = torch.cat([column[rows] for column, rows in zip(columns, known, strict=True)])
+        return None if not len(found) or bool(found.isnan().any()) else float(found.mean())
+
+    def of(accuracies: Sequence[Accuracy]) -> dict[str, float | None]:
+        return {name: mean([getattr(one, name) for one in accuracies]) for name in ("min_ade", "min_fde", "crps")}
+
+    if not parts:
+        return {"rows": 0, "readout_r2": readout.score}
+    more = {"k": parts[0].ade.shape[1], "crps_fair": mean([part.crps_fair for part in parts])}
+    return {
+        "rows": sum(int(rows.sum()) for rows in known),
+        "readout_r2": readout.score,
+        "hypotheses": {**more, **of([part.hypotheses for part in parts])},
+        "mean": of([part.mean for part in parts]),
+        "last_value": of([part.last_value for part in parts]),
+    }
+
+
+def held_out_figures(work: Work) -> dict[str, Any] | None:
+    """The figures of at most 2,000 held-out pairs of past and future, with 8 hypotheses; None for other pairs.
+
+    None as well, with a warning, where a readout cannot be fitted.
+    """
+    pairing, model = work.pairing, work.model
+    if not isinstance(pairing, Future) or model.latent.coupled:
+        return None
+    try:
+        readout = future_readout(model, work.train.samples, work.train.index, pairing, seed=work.seed, stop=work.stop)
+    except UsageError as error:
+        work.warnings.append(f"Futures are not read out: {error.message}.")
+        return None
+    samples, index, parts = work.part.samples, work.part.index[work.some(SHOWN)], []
+    k = how_many(model.latent, HYPOTHESES)
+    for rows in read(samples, index, torch.device("cpu"), BATCH):
+        s_x, _, action = embed_plain(model, samples, rows.place, pairing, stop=work.stop)
+        found = hypotheses(model, s_x, k, action, seed=work.seed)
+        x, y = pairing.plain(rows.values), pairing.plain_y(rows.values)
+        parts.append(judged(readout(found.s_y_hat), found.probability, x, y))
+    return figures(parts, readout)

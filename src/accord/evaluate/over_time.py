@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 
 from accord.data.pairing import Pairing
 from accord.data.pairing_future import Future
 from accord.data.samples import Samples
+from accord.data.windows import Windows
 from accord.evaluate.energy import scores
 from accord.evaluate.features import Stop, never
-from accord.evaluate.surprise import Usual, per_step, usual
+from accord.evaluate.surprise import Usual, likelihood, per_step, usual
 from accord.model.joint_embedding import JointEmbedding
 
 MOST_SERIES, MOST_VALUES = 12, 4000
@@ -43,15 +47,71 @@ def over_time(
     if not np.isfinite(energy).any():
         return None
     scale, some = usual(energy), windows.rows(index)
-    length = int((some.last - some.first).max()) + 1
-    if isinstance(pairing, Future):
-        length = pairing.horizon
+    first, length = steps_judged(some, pairing)
     found = []
     for place in np.unique(some.series)[:MOST_SERIES].tolist():
         mine = some.series == place
-        name = samples.keys[int(index[mine.argmax()])].rpartition(":")[0]
-        found.append({"name": name, **_one(energy[mine], some.last[mine] - length + 1, length, scale)})
+        found.append({"name": some.names[place], **_one(energy[mine], first[mine], int(length.max()), scale)})
     return {"median": scale.median, "high": scale.high, "series": found}
+
+
+class Course(NamedTuple):
+    """Of every step of one series, (steps,), NaN where nothing is known: energy, surprise and likelihood."""
+
+    series: int
+    energy: np.ndarray
+    surprise: np.ndarray
+    likelihood: np.ndarray
+
+
+def courses(energy: np.ndarray, windows: Windows, pairing: Pairing, scale: Usual) -> Iterator[Course]:
+    """The energies of windows, NaN for a window without one, step by step, one series after the other.
+
+    - energy: the mean over the windows that judge the step; surprise: the same in units of what is usual (`Usual.relative`).
+    - likelihood: how unlikely the energies of the last windows are, given those before (`likelihood`), at the last step of each window:
+      what is known at that moment, with nothing that comes after.
+    """
+    first, length = steps_judged(windows, pairing)
+    known = np.isfinite(energy)
+    for series, steps in enumerate(windows.counts.tolist()):
+        mine = np.flatnonzero((windows.series == series) & known)
+        mine = mine[np.argsort(windows.last[mine], kind="stable")]
+        mean, unlikely = np.full(steps, np.nan), np.full(steps, np.nan)
+        if len(mine):
+            mean = per_step(energy[mine], first[mine], int(length[mine[0]]), steps)
+            unlikely[windows.last[mine]] = likelihood(energy[mine])
+        yield Course(series, mean, scale.relative(mean), unlikely)
+
+
+class Stretch(NamedTuple):
+    """Where surprise is highest: the series, the steps around its height that are above what is usual, and the height."""
+
+    series: int
+    first: int
+    last: int
+    surprise: float
+
+
+def highest(found: Course, level: float = 1.0) -> Stretch | None:
+    """The stretch of steps with more than `level` around the highest, or that step alone; None where nothing is known."""
+    if not np.isfinite(found.surprise).any():
+        return None
+    top = int(np.nanargmax(found.surprise))
+    above = np.flatnonzero(~(found.surprise > level))
+    before, after = above[above < top], above[above > top]
+    first = int(before[-1]) + 1 if len(before) else 0
+    last = int(after[0]) - 1 if len(after) else len(found.surprise) - 1
+    if not found.surprise[top] > level:
+        first = last = top
+    return Stretch(found.series, first, last, float(found.surprise[top]))
+
+
+def steps_judged(windows: Windows, pairing: Pairing) -> tuple[np.ndarray, np.ndarray]:
+    """The first of the steps that the energy of each window judges, and how many: all, or where it has a future those of the future."""
+    length = windows.last - windows.first + 1
+    if isinstance(pairing, Future):
+        length = np.minimum(length, pairing.horizon)
+    return windows.last - length + 1, length
 
 
 def _one(energy: np.ndarray, first: np.ndarray, length: int, scale: Usual) -> dict[str, object]:

@@ -18,7 +18,7 @@ from accord.report.latent import hypotheses, latent
 from accord.report.pictures import embedding_map, neighbours, pairs, pool
 from accord.report.read import MAX_BAD_SHOWN, Run, read_run
 from accord.report.sections import energy, facts_of, probes, section, spectrum, table, trained
-from accord.report.surprise import surprise
+from accord.report.surprise import futures, surprise
 from accord.report.text import LEADS
 from accord.report.training import training
 from accord.report.verdict import verdict
@@ -54,6 +54,7 @@ def render(run: Run) -> str:
         curves,
         energy(run),
         surprise(run),
+        futures(run),
         latent(run),
         hypotheses(run),
         spectrum(run),
@@ -132,6 +133,7 @@ ANCHORS = (
     ("training", "Training"),
     ("energy", "Energy"),
     ("surprise", "Surprise"),
+    ("futures", "Futures"),
     ("latent", "z"),
     ("hypotheses", "Predictions"),
     ("spectrum", "Spectrum"),

@@ -1,4 +1,4 @@
-"""Surprise over time as a chart: one line per series, the height of what is usual, and the stretches that are labelled as odd."""
+"""Series over time: surprise as a chart, one line per series, with what is usual and what is labelled as odd; figures of futures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from accord.report.charts import Frame, Html, axes, figure, line_path, linear, path, picture, short, tag
 from accord.report.read import Run, View
-from accord.report.sections import panel, section
-from accord.report.text import EXPLAIN, LEADS
+from accord.report.sections import explained, panel, section, table
+from accord.report.text import EXPLAIN, FUTURES, LEADS
 
 FRAME = Frame(width=900, height=230, left=50, right=888, top=20, bottom=186)
 COLUMNS = 400
@@ -24,6 +24,26 @@ def surprise(run: Run) -> Html | None:
         return None
     note = tag("p", EXPLAIN["surprise"], class_="explain")
     return section("surprise", "Surprise over time", LEADS["surprise"], *panels, note)
+
+
+def futures(run: Run) -> Html | None:
+    """How good the hypotheses of held-out futures are, where pairs are of past and future."""
+    view = run.evaluation.view("futures")
+    rows, k = view.number("rows"), view.view("hypotheses").number("k")
+    if not rows or k is None:
+        return None
+    lines = []
+    for key, (name, meaning) in FUTURES.items():
+        if key == "mean" and k == 1:
+            continue
+        one = view.view(key)
+        values = [figure(one.number(measure)) for measure in ("min_ade", "min_fde", "crps")]
+        lines.append([explained(name.format(k=figure(k)), meaning), *values])
+    fair = view.view("hypotheses").number("crps_fair")
+    note = EXPLAIN["futures"].format(r2=figure(view.number("readout_r2")), rows=figure(rows))
+    more = None if fair is None else tag("p", EXPLAIN["crps fair"].format(fair=figure(fair)), class_="explain")
+    numbers = table(["", "minADE", "minFDE", "CRPS"], lines)
+    return section("futures", "Futures", LEADS["futures"], panel("How far from what came", note, numbers), more)
 
 
 def chart_of(one: View) -> Html:

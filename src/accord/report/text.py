@@ -9,6 +9,7 @@ LEADS = {
     "energy": "The energy of a pair is low where the two belong together and high where they do not. The less the two "
     "hills overlap, the better the model tells them apart.",
     "surprise": "Where in time the energy of windows is high: there the series is not as training led the model to expect.",
+    "futures": "What the model holds possible after each held-out past, read out as values, and held against what came.",
     "spectrum": "If the embeddings collapsed on to a few directions, or one point, they would say little about the "
     "samples. These figures would show it.",
     "map": "To the model every sample is a point in a space of many dimensions; this is its shadow in two.",
@@ -32,6 +33,10 @@ EXPLAIN = {
     "events": "Dashed upright lines mark what happened on the way:",
     "surprise": "0 is the usual energy of a held-out window, 1 (dashed) what one window in a hundred exceeds. The line shows where "
     "surprise is; whether there is any, only labels can tell.",
+    "futures": "In the units of the data, means over {rows} held-out windows. minADE: how far the best hypothesis is from what came, "
+    "mean over its steps; minFDE: at the last step; CRPS: all hypotheses as a distribution (for one, the mean error). More hypotheses "
+    "make the best one better: compare minADE for equal numbers. The linear readout explains {r2} of the variance of training futures.",
+    "crps fair": "CRPS of the hypotheses as independent draws of equal weight (fair): {fair}.",
     "ladder": "Gap: how far the mean energy lies above that of matched pairs. AUROC: share of comparisons in which the "
     "mismatch has the higher energy. d′: the gap in standard deviations.",
     "spectrum": "How much of the embedding lies along each of its directions, greatest first. A flat line uses all of "
@@ -40,6 +45,12 @@ EXPLAIN = {
     "sign of a good embedding.",
     "lowest": "The views that go together best: easy samples, often plain or typical ones.",
     "highest": "The views the model finds hardest to bring together: look here for odd, cropped-out or wrong samples.",
+}
+
+FUTURES = {
+    "hypotheses": ("Hypotheses: {k}", "the best of them, and all of them"),
+    "mean": ("Their mean", "as the only prediction"),
+    "last_value": ("Last value", "of the past, repeated: what takes no learning"),
 }
 
 LADDER = {
