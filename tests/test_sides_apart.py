@@ -12,6 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.conftest import invoke_here
+from tests.data.test_sounds import wav
+
+from accord.errors import UsageError
+from accord.run import open_run
 
 Accord = Callable[..., Any]
 N = 240
@@ -152,3 +156,41 @@ def test_pictures_are_searched_by_names(tmp_path: Path, accord: Accord) -> None:
     asked = found(accord, tmp_path, tmp_path / "run", names, tmp_path / "views.parquet", "-k", 6, "--side", "y")
     assert len(asked) == 30 and {row["rank"] for row in asked} == set(range(1, 7))
     assert len(found(accord, tmp_path, tmp_path / "run", tmp_path / "views.parquet", names, "-k", 2)) == 12
+    (tmp_path / "views").mkdir()
+    for i, encoded in enumerate(pictures[:6]):
+        (tmp_path / "views" / f"{i}.png").write_bytes(encoded)
+    files = found(accord, tmp_path, tmp_path / "run", tmp_path / "views", names, "-k", 2)
+    column = found(accord, tmp_path, tmp_path / "run", tmp_path / "views.parquet", names, "-k", 2)
+    assert [row["key"] for row in files[::2]] == [f"{i}.png" for i in range(6)]
+    for key in ("match", "match_text", "energy"):
+        assert [row[key] for row in files] == [row[key] for row in column]
+    assert all(row["match_text"] == rows[int(row["match"].rsplit(":")[-1])]["name"] for row in files)
+    one = accord("search", tmp_path / "run", tmp_path / "views" / "2.png", names, "-k", 1, "--json")
+    assert one.code == 0 and one.json["first"][0]["matches"][0]["match_text"] == files[4]["match_text"]
+    backwards = found(accord, tmp_path, tmp_path / "run", names, tmp_path / "views", "-k", 6, "--side", "y")
+    assert [row["text"] for row in backwards[::6]] == [row["name"] for row in rows[:5]]
+    pairs = ("score", tmp_path / "run", tmp_path / "views", "--y", write(tmp_path / "six.csv", rows[:6], ["name"]))
+    assert accord("evaluate", tmp_path / "run").code == 0
+    opened = open_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="no columns"):
+        opened.open_data(str(tmp_path / "views"), side="y")
+    assert accord("search", tmp_path / "run", tmp_path / "empty", names).code == 2
+    outcome = accord(*pairs, "--allow-overlap", "-o", tmp_path / "s.parquet")
+    assert outcome.code in (0, 4), "two steps may leave a collapsed run, which is not calibrated"
+
+
+def test_sounds_in_a_folder_are_one_side(tmp_path: Path, accord: Accord) -> None:
+    encoded = [wav(9000 * np.sin(np.arange(800) * 0.05 * (1 + i % 4))) for i in range(24)]
+    (tmp_path / "tones").mkdir()
+    for i, tone in enumerate(encoded):
+        (tmp_path / "tones" / f"{i:02}.wav").write_bytes(tone)
+    names = [f"tone {i % 4}" for i in range(24)]
+    pq.write_table(pa.table({"tone": encoded, "name": names}), tmp_path / "both.parquet")
+    sets = ("--set", "training.steps=2", "--set", "training.batch_size=8", "--set", "projector.dim=8")
+    train = ("train", tmp_path / "both.parquet", "--x", "tone", "--y", "name", *sets)
+    assert accord(*train, "--out", tmp_path / "run").code == 0
+    files, column = (
+        found(accord, tmp_path, tmp_path / "run", asked, tmp_path / "both.parquet", "-k", 3)
+        for asked in (tmp_path / "tones", tmp_path / "both.parquet")
+    )
+    assert [row["energy"] for row in files] == [row["energy"] for row in column] and len(files) == 72

@@ -28,6 +28,8 @@ from accord.verbs import Problems, Result, batches, say_notes
 
 SHOWN = 3
 """Queries whose answers are printed, and answers of each."""
+WORDS = 40
+"""Letters of a text that are printed."""
 LIMIT = 16
 """Where z has to be searched for: so many times the pairs of an evaluation, which take minutes, are the most."""
 
@@ -260,18 +262,34 @@ def table_of(problems: Problems, batch: Batch, held: Corpus, calibration: Calibr
         return whole
 
     energy = answer(batch.found.energy.numpy()[there])
-    match = np.full(len(is_answer), None, object)
-    match[is_answer] = held.keys(batch.found.place.numpy()[there])
+    place = batch.found.place.numpy()[there]
+    match = np.full((2, len(is_answer)), None, object)
+    match[0, is_answer] = held.keys(place)
+    asked = problems.first
+    texts = {}
+    if asked.kind == "text":
+        texts["text"] = pa.array(texts_of(asked, batch.index), pa.string()).take(queries)
+    if held.samples.kind == "text":
+        match[1, is_answer] = texts_of(held.samples, held.places[place])
+        texts["match_text"] = pa.array(match[1], pa.string())
     p = np.full(len(energy), np.nan) if calibration is None else calibration.p_values(energy)
     return pa.table(
         {
             **{name: pa.array(values).take(queries) for name, values in problems.columns(batch.index).items()},
             "rank": pa.array(answer(there.cumsum(1)[there]), from_pandas=True).cast(pa.int64()),
-            "match": pa.array(match, pa.string()),
+            "match": pa.array(match[0], pa.string()),
             "energy": pa.array(energy, from_pandas=True),
             "p_value": pa.array(p, from_pandas=True),
+            **texts,
         }
     )
+
+
+def texts_of(samples: Samples, index: np.ndarray) -> list[str]:
+    """Texts as the model reads them: cut where it stops reading."""
+    rows = samples.batch(index)
+    assert isinstance(rows, torch.Tensor)
+    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows.numpy()]
 
 
 def first_answers(found: pa.Table, most: int) -> list[dict[str, Any]]:
@@ -281,9 +299,10 @@ def first_answers(found: pa.Table, most: int) -> list[dict[str, Any]]:
         if row["rank"] == 1:
             if len(queries) == most:
                 break
-            queries.append({"key": row["key"], "matches": []})
+            queries.append({**{name: row[name] for name in ("key", "text") if name in row}, "matches": []})
         if row["rank"] is not None:
-            queries[-1]["matches"].append({name: row[name] for name in ("rank", "match", "energy", "p_value")})
+            names = ("rank", "match", "match_text", "energy", "p_value")
+            queries[-1]["matches"].append({name: row[name] for name in names if name in row})
     return queries
 
 
@@ -293,6 +312,18 @@ def show(first: list[dict[str, Any]], terminal: Terminal) -> None:
     for query in first:
         for one in query["matches"][:SHOWN]:
             p = "-" if one["p_value"] is None else f"{one['p_value']:.3f}"
-            rows.append([query["key"], str(one["rank"]), one["match"], f"{one['energy']:.4g}", p])
+            asked, answer = (
+                _with_text(*names)
+                for names in ((query["key"], query.get("text")), (one["match"], one.get("match_text")))
+            )
+            rows.append([asked, str(one["rank"]), answer, f"{one['energy']:.4g}", p])
     if rows:
         terminal.table("best answers to the first queries", ["query", "rank", "answer", "energy", "p"], rows)
+
+
+def _with_text(key: str, text: str | None) -> str:
+    """A key, and the beginning of the text that it names."""
+    if text is None:
+        return key
+    line = " ".join(text.split())
+    return f"{key} {line[:WORDS]}{'…' if len(line) > WORDS else ''}"

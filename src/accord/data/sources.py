@@ -198,17 +198,7 @@ def _opened(source: Source, request: Request) -> Samples:
             code="E234",
         )
     if request.columns:
-        frame, inspect = _frame(source, request), bool(request.inspect)
-        return open_pairs(
-            frame,
-            request.columns,
-            request.policy,
-            request.options,
-            name=request.name,
-            label=request.label,
-            progress=request.progress,
-            inspect=inspect,
-        )
+        return _columns(source, request)
     if isinstance(source, np.ndarray):
         source = {"x": source}
     if request.series.rows_are_steps:
@@ -221,6 +211,27 @@ def _opened(source: Source, request: Request) -> Samples:
         return pixel_samples("digits", images, RowKeys([len(images)]), labels, [], request.options, request.policy)
     if kind_of(request.name) is not None:
         return open_synthetic(request.name, request.options, request.policy)
+    return _from_files(request)
+
+
+def _columns(source: Source, request: Request) -> Samples:
+    """Columns of a table as pairs, or as one side of them."""
+    files = _files_of_a_side(source, request)
+    if files is not None:
+        return _from_files(files)
+    return open_pairs(
+        _frame(source, request),
+        request.columns,
+        request.policy,
+        request.options,
+        name=request.name,
+        label=request.label,
+        progress=request.progress,
+        inspect=bool(request.inspect),
+    )
+
+
+def _from_files(request: Request) -> Samples:
     paths = paths_of(request.name)
     kind = kind_of_files(request.name, paths)
     openers = {
@@ -235,6 +246,24 @@ def _opened(source: Source, request: Request) -> Samples:
         ".npz": from_array_files,
     }
     return openers[kind](paths, request)
+
+
+def _files_of_a_side(source: Source, request: Request) -> Request | None:
+    """How a folder of pictures or sounds, or such a file, is read as one side of a trained run; None if it is no such source."""
+    sides = list(request.columns.sides.values())
+    if len(sides) != 1 or not isinstance(source, str | os.PathLike) or request.name.partition(":")[0] in BUILT_IN:
+        return None
+    (side,) = sides
+    if side.shape is None or side.kinds not in (("image",), ("audio",)):
+        return None
+    if kind_of_files(request.name, paths_of(request.name)) not in ("folder", "image", "sound", ".tar"):
+        return None
+    options, series = request.options, request.series
+    if side.kinds == ("image",):
+        options = replace(options, size=side.shape[-1], channels=side.shape[0])
+    else:
+        series = replace(series, length=side.shape[0], rate=side.rate, seconds=side.seconds)
+    return replace(request, columns=columns_of(None, None, None), options=options, series=series)
 
 
 def rows_may_be_steps(name: str) -> bool:
