@@ -148,13 +148,17 @@ SETTINGS: dict[str, Table] = {
         "training": {"epochs": 40, "batch_size": 128},
     },
     "speech": {
-        "data": {"kinds": {"sound": "audio", "image": "number"}, "y": {"unit": "side"}},
+        "data": {
+            "kinds": {"sound": "audio", "image": "number"},
+            "x": {"seconds": 0.64, "centre": True},
+            "y": {"unit": "side"},
+        },
         "encoder": {"name": "conv1d", "width": 32, "blocks": 3, "stride": 2},
         "encoder_y": {"name": "mlp", "hidden": [256]},
-        "projector": {"hidden": [], "dim": 16},
+        "projector": {"hidden": [], "dim": 64},
         "pairing": {"augment_x": {"preset": "audio"}, "augment_y": {"noise": 0.2, "mask": 0.0}},
         "optimizer": {"learning_rate": 2e-3},
-        "training": {"steps": 300, "batch_size": 128},
+        "training": {"steps": 300, "batch_size": 64},
     },
 }
 """Over the preset `pairs`, the same for all principles."""
