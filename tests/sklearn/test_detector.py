@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from accord.errors import UsageError
 from accord.sklearn import EnergyDetector
-from accord.sklearn.detector import _masks, _Usual
+from accord.sklearn.detector import _masks
 from accord.sklearn.forms import Forms
 
 
@@ -52,16 +52,6 @@ def test_forms_are_those_of_a_loop() -> None:
         np.testing.assert_allclose(ranked[:, j], ((score - score.mean()) / score.std())[:5], atol=1e-12)
     assert not plain[:, 2].any() and not ranked[:, 2].any(), "a constant column says nothing"
     assert np.isfinite(np.stack(Forms(values)(values[:5] + 1e6))).all()
-
-
-def test_what_is_usual_has_mean_0_and_deviation_1() -> None:
-    energies = np.random.default_rng(0).gamma(2.0, [[1.0], [5.0], [0.1]], size=(3, 400))
-    usual = _Usual(energies)
-    found = usual(energies)
-    assert found.mean() == pytest.approx(0, abs=1e-12) and found.std() == pytest.approx(1)
-    parts = [(e - e.mean()) / e.std() for e in energies]
-    assert np.corrcoef(found, np.mean(parts, axis=0))[0, 1] == pytest.approx(1)
-    assert np.isfinite(_Usual(np.ones((3, 4)))(np.ones((3, 2)))).all()
 
 
 @pytest.mark.parametrize("columns", [1, 2, 3, 10])

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -23,16 +22,15 @@ from accord.model.joint_embedding import JointEmbedding
 from accord.model.predictor import MLPPredictor
 from accord.objective.loss import Objective, Terms
 from accord.objective.principles import vicreg
-from accord.sklearn.forms import FORMS, Forms
+from accord.sklearn.forms import Forms
+from accord.sklearn.memory import NORMAL, Memory, Usual
 from accord.sklearn.rows import perceptron
 from accord.sklearn.training import train
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the columns, hidden by one mask after the other."""
-STORED = 20_000
-"""At most so many rows are kept to be compared with."""
-NORMAL = 2_000
-"""Fitted rows whose energies say what is usual."""
+PARTS = 0.15
+"""Weight of the energy of parts, which is learned; the rest is that of the memory."""
 ROUNDING = 1e-6
 """In standard deviations of the energy: what the threshold is raised by, for the row it came from must not depend on rounding."""
 BLOCK = 8_192
@@ -42,14 +40,16 @@ BLOCK = 8_192
 class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     r"""The energy of a row: how little its parts are in accord with each other, and the row with the rows that are known.
 
-    $E(r) = \frac12 \tilde E_\text{parts} + \frac12 \tilde E_\text{memory}$; a tilde stands for: minus the mean over fitted rows, by their
+    $E(r) = 0.15\,\tilde E_\text{parts} + 0.85\,\tilde E_\text{memory}$; a tilde stands for: minus the mean over fitted rows, by their
     standard deviation.
 
     - parts: some columns are hidden. A joint embedding predicts the embedding of the hidden part y from that of the visible part x; its
       energy is $\lVert s_y - \mathrm{Pred}(s_x) \rVert$, the mean over fixed masks, a tilde on each;
     - memory: nothing is hidden, and z is which known row this is a repetition of: the mean over the `neighbors` lowest energies
-      $\lVert r - r_z \rVert$, the mean over the three forms of the columns (`Forms`), a tilde on each; no fitted row is compared with
-      itself.
+      $\lVert r - r_z \rVert$.
+
+    Both look at the columns in those of three forms (`Forms`) in which rows have most to do with each other (`accord.sklearn.memory`), the
+    memory at one after the other: the mean, a tilde on each.
 
     Some of the rows given to `fit` are held out. From their energies, with which nothing else was done, comes the threshold
     (split-conformal): of new rows like them, a share of at most `false_alarms` is called outliers.
@@ -83,7 +83,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         hidden: Sequence[int] = (128,),
         masks: int = 12,
-        neighbors: int = 5,
+        neighbors: int = 3,
         principle: Callable[[], Terms] = vicreg,
         held_out: float = 0.1,
         false_alarms: float = 0.05,
@@ -121,10 +121,11 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         held = min(len(x) - 2, max(1, round(self.held_out * len(x))))
         fitted = x[order[held:]]
         self._forms = Forms(fitted)
-        forms = self._forms(fitted)
+        self._memory = Memory(self._forms(fitted), self.neighbors, seed)
         self._masks = _masks(x.shape[1], self.masks, seed)
-        self._train(np.hstack(forms), seed)
-        self._remember(forms)
+        forms = np.hstack(self._kept(fitted))
+        self._train(forms, seed)
+        self._usual_parts = Usual(self._parts(forms[:NORMAL]))
         self._calibration = Calibration(np.sort(self._energy(x[order[:held]])), np.zeros(0, np.uint64), "", "")
         self.offset_ = -self._threshold(x) - ROUNDING
         return self
@@ -189,23 +190,17 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         x, y = (Encoder(perceptron(columns, tuple(self.hidden), self.dim), sample_ndim=1) for _ in range(2))
         return Objective(JointEmbedding(x, y, MLPPredictor(self.dim)), self.principle())
 
-    def _remember(self, forms: tuple[np.ndarray, ...]) -> None:
-        """Keeps rows to be compared with, and what is usual of each part of the energy; there no row is compared with itself."""
-        near = min(self.neighbors, min(len(forms[0]), STORED) - 1)
-        self._memory = [NearestNeighbors(n_neighbors=near).fit(form[:STORED]) for form in forms]
-        self._usual_parts = _Usual(self._parts(np.hstack([form[:NORMAL] for form in forms])))
-        own = np.arange(min(len(forms[0]), NORMAL))
-        self._usual_memory = _Usual(
-            np.stack([_others(m, form[own]) for m, form in zip(self._memory, forms, strict=True)])
-        )
+    def _kept(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        forms = self._forms(x)
+        return tuple(forms[i] for i in self._memory.kept)
 
     def _energy(self, x: np.ndarray) -> np.ndarray:
-        blocks = [self._forms(x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)]
+        blocks = [self._kept(x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)]
         return np.concatenate([self._energy_of(forms) for forms in blocks])
 
     def _energy_of(self, forms: tuple[np.ndarray, ...]) -> np.ndarray:
-        near = np.stack([m.kneighbors(form)[0].mean(1) for m, form in zip(self._memory, forms, strict=True)])
-        energy: np.ndarray = 0.5 * (self._usual_parts(self._parts(np.hstack(forms))) + self._usual_memory(near))
+        parts = self._usual_parts(self._parts(np.hstack(forms)))
+        energy: np.ndarray = PARTS * parts + (1 - PARTS) * self._memory(forms)
         return energy
 
     def _parts(self, forms: np.ndarray) -> np.ndarray:
@@ -215,37 +210,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.stack([self.model_.free_energy(x, y).sqrt().numpy() for x, y, *_ in pairs])
 
 
-class _Usual:
-    """What is usual of the parts of an energy, (parts, n): called with others, the mean over parts, in standard deviations from it."""
-
-    def __init__(self, energies: np.ndarray):
-        self.mean, self.std = energies.mean(1, keepdims=True), _positive(energies.std(1, keepdims=True))
-        together = self._standardised(energies).mean(0)
-        self.centre, self.width = together.mean(), _positive(together.std())
-
-    def __call__(self, energies: np.ndarray) -> np.ndarray:
-        standardised: np.ndarray = (self._standardised(energies).mean(0) - self.centre) / self.width
-        return standardised
-
-    def _standardised(self, energies: np.ndarray) -> np.ndarray:
-        standardised: np.ndarray = (energies - self.mean) / self.std
-        return standardised
-
-
-def _positive(std: np.ndarray) -> np.ndarray:
-    """Where all energies are equal nothing is divided."""
-    return np.where(std > 1e-12, std, 1.0)
-
-
-def _others(memory: NearestNeighbors, rows: np.ndarray) -> np.ndarray:
-    """The mean distance of stored rows to their nearest others: one more is asked for, and the nearest, which is itself, left out."""
-    distances: np.ndarray = memory.kneighbors(rows, memory.n_neighbors + 1)[0][:, 1:].mean(1)
-    return distances
-
-
 def _pair(rows: Tensor, mask: Bool[Tensor, "batch columns"]) -> Pair:
-    """What is visible and what is hidden of rows in three forms; a column is hidden in all of them."""
-    hidden = mask.repeat(1, FORMS)
+    """What is visible and what is hidden of rows in one or more forms; a column is hidden in all of them."""
+    hidden = mask.repeat(1, rows.shape[1] // mask.shape[1])
     return Pair(rows.masked_fill(hidden, torch.nan), rows.masked_fill(~hidden, torch.nan))
 
 
