@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
 
 from accord.errors import UsageError
 from accord.sklearn import EnergyDetector
@@ -58,6 +59,29 @@ def test_forms_are_those_of_a_loop() -> None:
 def test_a_mask_hides_something_and_leaves_something(columns: int) -> None:
     hidden = _masks(columns, 9, 0).sum(1)
     assert (hidden == 0).all() if columns == 1 else (hidden >= 1).all() and (hidden < columns).all()
+
+
+def test_parts_of_new_rows_are_as_usual_even_where_few_rows_were_trained_on() -> None:
+    """Columns have nothing to do with each other: all that training finds is chance, and new rows must not look strange for it."""
+    rng = np.random.default_rng(0)
+    detector = small(steps=300).fit(rng.normal(size=(40, 12)))
+    forms = np.hstack(detector._kept(rng.normal(size=(500, 12))))
+    parts = detector._usual_parts(np.mean([detector._parts(forms, model) for model in detector.models_], axis=0))
+    assert abs(parts.mean()) < 1 and parts.std() < 2
+
+
+def test_each_model_tells_what_is_usual_of_rows_it_was_not_trained_on() -> None:
+    values = rows(60, 0)
+    detector = small(steps=100).fit(values)
+    fitted = values[np.random.default_rng(_seed()).permutation(60)[6:]]
+    forms = np.hstack(detector._kept(fitted))
+    first, second = detector.models_
+    unseen = np.hstack([detector._parts(forms[1::2], first), detector._parts(forms[::2], second)])
+    np.testing.assert_allclose(detector._usual_parts.mean[:, 0], unseen.mean(1), rtol=1e-6)
+
+
+def _seed() -> int:
+    return int(check_random_state(0).randint(2**31))
 
 
 def test_rows_whose_columns_do_not_belong_together_are_found() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -44,7 +45,9 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     standard deviation.
 
     - parts: some columns are hidden. A joint embedding predicts the embedding of the hidden part y from that of the visible part x; its
-      energy is $\lVert s_y - \mathrm{Pred}(s_x) \rVert$, the mean over fixed masks, a tilde on each;
+      energy is $\lVert s_y - \mathrm{Pred}(s_x) \rVert$, the mean over fixed masks, a tilde on each. There are two such models, each
+      trained on half of the fitted rows: a new row gets the mean of both, and what is usual is told by the energies of each on the other
+      half, for on rows it was trained on they are too low;
     - memory: nothing is hidden, and z is which known row this is a repetition of: the mean over the `neighbors` lowest energies
       $\lVert r - r_z \rVert$.
 
@@ -63,7 +66,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         held_out: share of the rows for the threshold.
         false_alarms: share of rows in accord that may be called outliers, if `contamination` is "auto".
         contamination: "auto", or the share of outliers among the rows given to `fit`: the threshold is then the quantile of their energies.
-        steps: of training, whatever the number of rows.
+        steps: of training, of both models together, whatever the number of rows.
         batch_size: rows in a step.
         learning_rate: of AdamW.
         random_state: of the rows held out, masks, initial weights and order.
@@ -71,7 +74,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         offset_: minus the threshold (raised by 1e-6); `decision_function` is `score_samples` minus it.
-        model_: the `JointEmbedding`.
+        models_: the two `JointEmbedding`.
 
     Prediction of hidden columns: Shenkar, Wolf 2022 (ICL, contrastive), Yin et al. 2024 (MCM). Distance to neighbours: Ramaswamy, Rastogi,
     Shim 2000; Angiulli, Pizzuti 2002. Calibration: see `accord.evaluate.calibrate`.
@@ -112,20 +115,18 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Learns what rows are like, and the threshold from those held out; y is not looked at.
 
         Raises:
-            ValueError: fewer than three rows, values that are not numbers or not finite, or a setting that is out of bounds.
+            ValueError: fewer than five rows, values that are not numbers or not finite, or a setting that is out of bounds.
         """
-        x = validate_data(self, X, ensure_min_samples=3, dtype=np.float64)
+        x = validate_data(self, X, ensure_min_samples=5, dtype=np.float64)
         self._check()
         seed = int(check_random_state(self.random_state).randint(2**31))
         order = np.random.default_rng(seed).permutation(len(x))
-        held = min(len(x) - 2, max(1, round(self.held_out * len(x))))
+        held = min(len(x) - 4, max(1, round(self.held_out * len(x))))
         fitted = x[order[held:]]
         self._forms = Forms(fitted)
         self._memory = Memory(self._forms(fitted), self.neighbors, seed)
         self._masks = _masks(x.shape[1], self.masks, seed)
-        forms = np.hstack(self._kept(fitted))
-        self._train(forms, seed)
-        self._usual_parts = Usual(self._parts(forms[:NORMAL]))
+        self._learn(np.hstack(self._kept(fitted)), seed)
         self._calibration = Calibration(np.sort(self._energy(x[order[:held]])), np.zeros(0, np.uint64), "", "")
         self.offset_ = -self._threshold(x) - ROUNDING
         return self
@@ -167,7 +168,16 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         energies = self._calibration.energies
         return float(energies[min(conformal_rank(len(energies), self.false_alarms), len(energies)) - 1])
 
-    def _train(self, forms: np.ndarray, seed: int) -> None:
+    def _learn(self, forms: np.ndarray, seed: int) -> None:
+        """Two models, each of every other row; what is usual of a row's parts is told by the one that was not trained on it."""
+        halves = forms[::2], forms[1::2]
+        self.models_ = [self._train(half, seed) for half in halves]
+        unseen = (half[: NORMAL // 2] for half in reversed(halves))
+        self._usual_parts = Usual(
+            np.hstack([self._parts(rows, m) for rows, m in zip(unseen, self.models_, strict=True)])
+        )
+
+    def _train(self, forms: np.ndarray, seed: int) -> JointEmbedding:
         rows, masks = torch.from_numpy(forms).float(), self._masks
 
         def pairs(index: Tensor, draws: Draws) -> Pair:
@@ -178,13 +188,13 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             lambda: self._objective(rows.shape[1]),
             pairs,
             len(rows),
-            steps=self.steps,
+            steps=math.ceil(self.steps / 2),
             batch_size=self.batch_size,
             rate=self.learning_rate,
             seed=seed,
             verbose=self.verbose,
         )
-        self.model_ = objective.model
+        return objective.model
 
     def _objective(self, columns: int) -> Objective:
         x, y = (Encoder(perceptron(columns, tuple(self.hidden), self.dim), sample_ndim=1) for _ in range(2))
@@ -199,15 +209,16 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate([self._energy_of(forms) for forms in blocks])
 
     def _energy_of(self, forms: tuple[np.ndarray, ...]) -> np.ndarray:
-        parts = self._usual_parts(self._parts(np.hstack(forms)))
+        rows = np.hstack(forms)
+        parts = self._usual_parts(np.mean([self._parts(rows, model) for model in self.models_], axis=0))
         energy: np.ndarray = PARTS * parts + (1 - PARTS) * self._memory(forms)
         return energy
 
-    def _parts(self, forms: np.ndarray) -> np.ndarray:
+    def _parts(self, forms: np.ndarray, model: JointEmbedding) -> np.ndarray:
         """The root of the energy with each mask, (masks, n)."""
         rows = torch.from_numpy(forms)
         pairs = (_pair(rows, mask.expand(len(rows), -1)) for mask in self._masks)
-        return np.stack([self.model_.free_energy(x, y).sqrt().numpy() for x, y, *_ in pairs])
+        return np.stack([model.free_energy(x, y).sqrt().numpy() for x, y, *_ in pairs])
 
 
 def _pair(rows: Tensor, mask: Bool[Tensor, "batch columns"]) -> Pair:
