@@ -71,8 +71,8 @@ class SeriesAugmentation:
 
     @classmethod
     def series(cls) -> SeriesAugmentation:
-        """For measurements: a little of everything but channels."""
-        return cls(stretch=0.1, shift=0.1, scale=0.3, noise=0.1, mask=0.3)
+        """For measurements: time a little off, louder or softer, with noise, smooth noise and a slope."""
+        return cls(stretch=0.2, shift=0.1, scale=0.3, noise=0.2, drift=0.3, trend=0.5)
 
     @classmethod
     def sound(cls) -> SeriesAugmentation:
