@@ -109,6 +109,15 @@ def test_a_category_that_was_not_there_is_a_bad_query(run: Path, tmp_path: Path,
     assert "violet" in lines[4]["error"] and lines[4]["energy"] is None
 
 
+def test_a_text_that_is_missing_is_a_bad_query(run: Path, tmp_path: Path, accord: Accord) -> None:
+    rows = things(4, 1)
+    xs = write(tmp_path / "xs.csv", rows, ["size", "colour"])
+    pq.write_table(pa.table({"name": [None, *(row["name"] for row in rows[1:])]}), tmp_path / "ys.parquet")
+    lines = found(accord, tmp_path, run, tmp_path / "ys.parquet", xs, "-k", 1, "--side", "y")
+    assert [row["status"] for row in lines] == ["error", "ok", "ok", "ok"]
+    assert [row["text"] for row in lines] == [None, *(row["name"] for row in rows[1:])]
+
+
 def test_two_tables_are_scored_row_by_row_within_groups(run: Path, tmp_path: Path, accord: Accord) -> None:
     """The group comes from the first table, which has no column of y."""
     rows, scores = things(20, 3), []

@@ -268,7 +268,9 @@ def table_of(problems: Problems, batch: Batch, held: Corpus, calibration: Calibr
     asked = problems.first
     texts = {}
     if asked.kind == "text":
-        texts["text"] = pa.array(texts_of(asked, batch.index), pa.string()).take(queries)
+        words = np.full(len(batch.index), None, object)
+        words[where] = texts_of(asked, batch.good)
+        texts["text"] = pa.array(words, pa.string()).take(queries)
     if held.samples.kind == "text":
         match[1, is_answer] = texts_of(held.samples, held.places[place])
         texts["match_text"] = pa.array(match[1], pa.string())
