@@ -26,6 +26,16 @@ def test_a_step_has_the_mean_of_the_windows_that_judge_it() -> None:
     assert np.isnan(found[31:]).all()
 
 
+@pytest.mark.parametrize(("length", "steps"), [(1, 7), (3, 9), (4, 30), (7, 7)])
+def test_a_huge_energy_leaves_no_trace_in_steps_that_its_window_does_not_judge(length: int, steps: int) -> None:
+    first = np.arange(steps - length + 1)
+    energy = np.full(len(first), 0.1)
+    energy[0] = 1e20
+    found = per_step(energy, first, length, steps)
+    assert found[:length].min() > 1e18
+    np.testing.assert_allclose(found[length:], 0.1, rtol=1e-12)
+
+
 def test_windows_that_do_not_fit_are_refused() -> None:
     for first, length in (([36], 5), ([-1], 5), ([0, 1], 5), ([0], 0)):
         with pytest.raises(UsageError):

@@ -72,10 +72,11 @@ def courses(energy: np.ndarray, windows: Windows, pairing: Pairing, scale: Usual
       what is known at that moment, with nothing that comes after.
     """
     first, length = steps_judged(windows, pairing)
-    known = np.isfinite(energy)
+    known = np.flatnonzero(np.isfinite(energy))
+    known = known[np.lexsort((windows.last[known], windows.series[known]))]
+    border = np.searchsorted(windows.series[known], np.arange(len(windows.counts) + 1))
     for series, steps in enumerate(windows.counts.tolist()):
-        mine = np.flatnonzero((windows.series == series) & known)
-        mine = mine[np.argsort(windows.last[mine], kind="stable")]
+        mine = known[border[series] : border[series + 1]]
         mean, unlikely = np.full(steps, np.nan), np.full(steps, np.nan)
         if len(mine):
             mean = per_step(energy[mine], first[mine], int(length[mine[0]]), steps)

@@ -34,14 +34,19 @@ def per_step(energy: np.ndarray, first: np.ndarray, length: int, steps: int) -> 
     if len(first) and (first.min() < 0 or first.max() + length > steps):
         raise UsageError(f"windows from {first.min()} to {first.max() + length - 1} in a series of {steps} steps")
     known = np.isfinite(energy)
-    edges = np.zeros((2, steps + 1))
-    for row, values in enumerate((energy[known], np.ones(int(known.sum())))):
-        np.add.at(edges[row], first[known], values)
-        np.add.at(edges[row], first[known] + length, -values)
-    total, count = np.cumsum(edges[:, :-1], axis=1)
-    count = np.round(count)
+    begun = (np.bincount(first[known], weights, minlength=steps) for weights in (energy[known], None))
+    total, count = (_of_the_last(values.astype(np.float64), length) for values in begun)
     mean: np.ndarray = np.divide(total, count, out=np.full(steps, np.nan), where=count > 0)
     return mean
+
+
+def _of_the_last(values: np.ndarray, length: int) -> np.ndarray:
+    """The sum of the last `length` values at each place; nothing is subtracted, so a huge one leaves no trace when it is past."""
+    blocks = np.pad(values, (length, -len(values) % length)).reshape(-1, length)
+    ending, beginning = blocks.cumsum(1), blocks[:, ::-1].cumsum(1)[:, ::-1]
+    before = np.pad(beginning[:-1, 1:], ((0, 0), (0, 1)))  # of the block before, what is less than `length` ago
+    sums: np.ndarray = (before + ending[1:]).reshape(-1)[: len(values)]
+    return sums
 
 
 class Usual(NamedTuple):
