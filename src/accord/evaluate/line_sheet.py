@@ -72,13 +72,14 @@ def _panel(
     pen: ImageDraw.ImageDraw, panel: Panel, left: float, top: float, right: float, bottom: float
 ) -> list[tuple[float, float, str, str]]:
     """Draws the lines of a panel and gives its texts: place, text, anchor."""
+    title = " ".join(panel.title.split())  # the name of a series may have several lines
     known = [value for line in panel.lines for value in line.values[np.isfinite(line.values)].tolist()]
     if not known:
-        return [(left + LEFT, top, panel.title, "lt"), (left + LEFT, top + TOP, "nothing was observed", "lt")]
+        return [(left + LEFT, top, title, "lt"), (left + LEFT, top + TOP, "nothing was observed", "lt")]
     steps = [at for line in panel.lines for at in (line.first, line.first + max(len(line.values) - 1, 0))]
     x = linear(steps, left + LEFT, right, count=6, tight=True)
     y = linear([*known, *panel.level], bottom - BELOW, top + TOP, count=3)
-    texts = [(left + LEFT, top, panel.title, "lt")]
+    texts = [(left + LEFT, top, title, "lt")]
     for value in y.ticks:
         _stroke(pen, [(x.start, y.at(value)), (x.stop, y.at(value))], GRID, 1)
         texts.append((x.start - 6, y.at(value), _ascii(tick_text(value, y.ticks)), "rm"))
