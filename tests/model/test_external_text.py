@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -189,6 +190,16 @@ def test_hugging_face_without_weights_or_tokenizer(tmp_path: Path, tiny_bert: Be
     folder = tiny_bert(tmp_path / "bert", SENTENCES)
     sha256 = identity(str(folder), pretrained=True)
     assert hugging_face_text(str(folder), length=8, pretrained=True, sha256=sha256).feature_dim == 16
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:200])
+    with pytest.raises(EnvironmentFault, match="Error while deserializing"):
+        hugging_face_text(str(folder), length=8, pretrained=True)
+    (folder / "model.safetensors").write_bytes(whole)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 8}))
+    with pytest.raises(EnvironmentFault, match="hf download"):
+        hugging_face_text(str(folder), length=8, pretrained=True)
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(EnvironmentFault, match=r"model\.safetensors"):
         hugging_face_text(str(folder), length=8, pretrained=True)

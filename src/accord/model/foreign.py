@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from accord.errors import ArtifactError, EnvironmentFault
@@ -38,10 +39,10 @@ def package(module: str, extra: str, name: str) -> ModuleType:
 
 
 def local(auto: Any, name: str, **options: bool) -> Any:
-    """What a class of transformers such as `AutoModel` reads under this name. Raises `EnvironmentFault` if it is not on this machine."""
+    """What a class of transformers such as `AutoModel` reads under this name. Raises `EnvironmentFault` if it cannot be read."""
     try:
         return auto.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise not_here(f"configuration, tokenizer or weights of {name!r} ({reason})", name) from error
 
