@@ -118,7 +118,7 @@ def test_a_column_of_no_kind_is_named(frame: Any, column: str) -> None:
     assert caught.value.code == "E333" and caught.value.help
 
 
-@pytest.mark.parametrize("values", [[1, "x", 2.5], [1j, 2j, 3j], [object(), 2, 3]])
+@pytest.mark.parametrize("values", [[1, "x", 2.5], [1j, 2j, 3j], [object(), 2, 3], [2**70, 2, 3]])
 def test_a_column_of_pandas_that_is_no_column_is_named_if_it_is_asked_for(values: list[Any]) -> None:
     pd = pytest.importorskip("pandas", reason="the extra dev has it")
     frame = pd.DataFrame({"odd": values, "b": [1, 2, 4], "name": ["u", "v", "w"]})

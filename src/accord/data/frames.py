@@ -212,7 +212,7 @@ def _of_pandas(values: Any) -> Any:
 
     try:
         found = pa.array(values, from_pandas=True)
-    except pa.ArrowException:
+    except (pa.ArrowException, OverflowError, UnicodeError):
         return values
     return found if isinstance(found, pa.ChunkedArray) else pa.chunked_array([found])
 
@@ -238,7 +238,7 @@ def _column(values: Any, where: str) -> Any:
             return pa.chunked_array([pa.array(array.astype(np.str_).tolist(), pa.string())])
         if array.dtype.hasobject:  # from a program: files with objects are refused when they are read
             return pa.chunked_array([pa.array(array.tolist())])
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
         text = " ".join(str(error).split())[:200]
         raise DataError(
             f"values of several kinds: {text}", where=where, help="give a column of one kind", code="E340"
