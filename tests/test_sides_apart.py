@@ -134,6 +134,20 @@ def test_two_tables_are_scored_row_by_row_within_groups(run: Path, tmp_path: Pat
     assert None not in scores[0]["p_value"] and len(set(scores[0]["p_value"])) > 3
 
 
+def test_pairs_that_were_trained_on_are_told_from_two_tables_as_from_one(
+    run: Path, tmp_path: Path, accord: Accord
+) -> None:
+    rows = things(N, 0)[:9]
+    xs, ys = write(tmp_path / "xs.csv", rows, ["size", "colour"]), write(tmp_path / "ys.csv", rows, ["name"])
+    done = accord("score", run, xs, "--y", ys, "-o", tmp_path / "s.parquet")
+    assert done.code == 3 and "E362" in done.err and "9 of 9 items" in done.err
+    other = write(tmp_path / "other.csv", [{"name": "green bottle"}] * 9, ["name"])
+    done = accord("score", run, xs, "--y", other, "-o", tmp_path / "s.parquet")
+    assert done.code == 0, "a known x with another y is a new pair"
+    done = accord("search", run, xs, other, "-k", 1)
+    assert done.code == 0 and "warning: 9 items were used in training or calibration" in done.err + done.out
+
+
 def test_pictures_are_searched_by_names(tmp_path: Path, accord: Accord) -> None:
     import io
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from accord.data.samples import Samples
+from accord.data.samples import Samples, pair_content
 from accord.errors import DataError, UsageError
 from accord.evaluate.by_group import Grouped, by_group
 from accord.evaluate.calibrate import Calibration, load_calibration, model_hash
@@ -67,7 +67,10 @@ def score(run_directory: Path, source: str, output: Path, wanted: Wanted, *, ter
     if others is not None and run.calibrated_on is not None:
         terminal.say(f"note: {run.calibrated_on}")
     if not wanted.allow_overlap:
-        calibration.refuse_overlap(samples.content[samples.ok], where=source)
+        sides = others is not None and run.recipe.data.x is not None and run.recipe.data.y is not None
+        content = pair_content(samples, others) if others is not None and sides else samples.content
+        good = samples.ok if others is None else samples.ok & others.ok
+        calibration.refuse_overlap(content[good], where=source)
     problems = Problems(samples, others)
     judge = Judge(calibration, wanted.alpha)
     if parts is not None and wanted.group is not None:

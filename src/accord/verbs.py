@@ -196,7 +196,7 @@ def calibrate_run(
     try:
         calibration = calibrate(
             energies,
-            content=samples.content[used],
+            content=np.concatenate([part.content[used] for part in (samples, *(samples.sides or ()))]),
             model=model_hash(run.model),
             preprocess=run.preprocess_hash(),
             collapse=collapse,

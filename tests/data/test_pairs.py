@@ -151,8 +151,8 @@ def test_an_x_with_several_y_is_told_and_copies_of_a_pair_are_not() -> None:
     x, y = ["a"] * 4 + ["b", "b", "c", "d"], ["1", "2", "3", "3", "4", "4", "5", "5"]
     notes = open_source({"t": x, "u": y}, x=["t"], y=["u"]).notes
     assert [note for note in notes if "another y" in note] == [
-        "3 pairs have an x that others have with another y: held-out pairs may share their x with trained ones "
-        "(--set data.hold_out_by=x keeps them apart)"
+        "3 pairs have an x that others have with another y: held-out pairs may share their x with trained ones, "
+        "unless --set data.hold_out_by=x keeps them apart"
     ]
     assert not any("another y" in note for note in open_source({"t": x[4:7], "u": y[4:7]}, x=["t"], y=["u"]).notes)
 
@@ -298,7 +298,7 @@ def test_one_side_alone_is_samples_of_its_kind(csv: Path) -> None:
 def test_a_folder_has_no_columns(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(png(0))
     for source in (tmp_path, "digits", np.zeros((4, 3))):
-        with pytest.raises(UsageError, match="has no columns"):
+        with pytest.raises(UsageError, match="has no columns; asked for: a, b"):
             open_source(source, x=["a"], y=["b"])  # type: ignore[arg-type]
 
 

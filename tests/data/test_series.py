@@ -188,6 +188,18 @@ def test_windows_without_any_value_are_left_out_and_gaps_are_said() -> None:
     )
 
 
+def test_windows_of_which_nothing_at_all_was_observed_are_refused() -> None:
+    nothing = table([[np.nan, np.nan]] * 20)
+    for more in ({}, {"context": 3}, {"context": 3, "ahead": 1}):
+        with pytest.raises(DataError, match=r"nothing was observed in .*each of the 1[78] windows") as refused:
+            series_samples("s", nothing, Policy(limit=False), window=4, **more)
+        assert refused.value.code == "E385" and refused.value.where == "s"
+    half = [[np.nan, float(i)] for i in range(20)]
+    assert "50 % of the values" in series_samples("s", table(half), Policy(), window=4).notes[0]
+    whole = series_samples("s", nothing, Policy(limit=False))
+    assert "100 % of the values" in whole.notes[0]
+
+
 def test_constant_series() -> None:
     flat = [[1.0, 2.0]] * 4
     assert "zero-variance samples: 1" in series_samples("s", table(flat, ramp(4)), Policy()).notes

@@ -133,6 +133,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(TABLE)
     (tmp_path / "words.csv").write_text("when,word\n2024-01-01,a\n2024-01-02,b\n")
     refused("E234", tmp_path / "t.csv", SeriesOptions(time="wen"), 'no column "wen"')
+    with pytest.raises(DataError, match='no column "wen", which the run takes for time') as again:
+        open_source(tmp_path / "t.csv", series=SeriesOptions(time="wen"), features=["u"])
+    assert again.value.code == "E334" and 'rename "when"' in (again.value.help or "")
     refused("E383", tmp_path / "t.csv", SeriesOptions(time="when"), "same time twice", "t.csv:1", "data.group")
     (tmp_path / "gap.csv").write_text("site,u\na,1\n,2\na,3\n,4\n")
     refused(

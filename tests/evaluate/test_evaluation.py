@@ -17,7 +17,9 @@ from PIL import Image
 from torch import nn
 
 from accord.data.pairing import Pairing, two_views
+from accord.data.pairing_sides import sides
 from accord.data.samples import Samples
+from accord.data.sources import open_source
 from accord.errors import ArtifactError, DataError
 from accord.evaluate import evaluation, shown
 from accord.evaluate.evaluation import Origin, evaluate
@@ -262,6 +264,14 @@ def test_too_little_to_measure_on_is_refused(digits: Samples, views: Pairing, di
         with pytest.raises(DataError, match="at least 2 different samples") as refused:
             quick(digit_model, digits, views, held_out_index=index)
         assert refused.value.exit_code == 3 and "--data" in (refused.value.help or "")
+
+
+def test_pairs_that_all_have_the_same_y_are_refused(digit_model: JointEmbedding) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0.0, 1.0], 20)
+    samples = open_source({"x": x, "y": y}, x=["x"], y=["y"])
+    with pytest.raises(DataError, match="all 20 pairs that were not trained on have the same y") as refused:
+        quick(digit_model, samples, sides(), train_index=np.arange(20), held_out_index=np.arange(20, 40))
+    assert refused.value.code == "E368" and "data.hold_out_by" in (refused.value.help or "")
 
 
 def test_two_held_out_samples_are_enough(digits: Samples, views: Pairing, digit_model: JointEmbedding) -> None:

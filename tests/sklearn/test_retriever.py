@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -81,8 +82,26 @@ def test_what_cannot_be_searched_is_refused() -> None:
             retriever.search(x, k)
     with pytest.raises(ValueError, match="4 columns, the fitted one had 5"):
         retriever.search_x(y[:, :4])
+    for setting in ("steps", "batch_size"):
+        with pytest.raises(UsageError, match=f"{setting} = 0"):
+            small(**{setting: 0}).fit(x, y)
     with pytest.raises(ValueError, match="requires y"):
         small().fit(x, None)
+
+
+def test_columns_of_a_data_frame_are_those_of_the_fitted_one() -> None:
+    x, y = tables(40)
+    named = pd.DataFrame(y, columns=list("abcde"))
+    retriever = small(steps=5).fit(x, named)
+    for other in (named[list("bacde")], named.rename(columns={"a": "z"})):
+        for ask in (
+            retriever.search_x,
+            lambda other: retriever.energy(x, other),
+            lambda other: retriever.score(x, other),
+        ):
+            with pytest.raises(ValueError, match="the fitted one had a, b, c, d, e"):
+                ask(other)
+    np.testing.assert_array_equal(retriever.search_x(named)[1], retriever.search_x(y)[1])
 
 
 @pytest.mark.data

@@ -113,8 +113,8 @@ def _repeated(samples: Samples) -> list[str]:
     if not repeated:
         return []
     return [
-        f"{repeated:,} pairs have an x that others have with another y: held-out pairs may share their x with trained ones "
-        "(--set data.hold_out_by=x keeps them apart)"
+        f"{repeated:,} pairs have an x that others have with another y: held-out pairs may share their x with trained ones, "
+        "unless --set data.hold_out_by=x keeps them apart"
     ]
 
 

@@ -230,6 +230,11 @@ class PairStore(Store):
         return values
 
 
+def pair_content(x: Samples, y: Samples) -> np.ndarray:
+    """Hashes of the pairs of row i of `x` with row i of `y`, uint64 (N,)."""
+    return mix(x.content ^ mix(y.content))
+
+
 def pair_samples(
     name: str,
     x: Samples,
@@ -254,7 +259,7 @@ def pair_samples(
         kind="pair",
         store=PairStore(x, y),
         keys=x.keys,
-        content=mix(x.content ^ mix(y.content)),
+        content=pair_content(x, y),
         ok=ok,
         bad=bad,
         labels=labels,

@@ -13,6 +13,7 @@ from accord.data.policy import Policy, judge
 from accord.data.samples import LISTED, BadItem, Samples, Store, hash_bytes
 from accord.data.vectors import Labels
 from accord.data.windows import WindowKeys, Windows, places_of_windows
+from accord.errors import DataError
 
 
 @dataclass(eq=False)
@@ -146,7 +147,7 @@ def series_samples(
     if window is not None:
         kept = _known(seen, start, count, context, ahead > 0) | short
         windows, start, count, short = windows.rows(kept), start[kept], count[kept], short[kept]
-        left_out = int((~kept).sum())
+        left_out = _count_left_out(kept, context, ahead, name)
     longest = window or length or max(1, int(table.counts.max(initial=0)))
     faults = {
         "E381": short,
@@ -233,6 +234,19 @@ def _places(table: SeriesTable, window: int | None, stride: int) -> tuple[Window
     return Windows(series, first, last, counts, table.names, table.times), counts[series] < window
 
 
+def _count_left_out(kept: np.ndarray, context: int, ahead: int, name: str) -> int:
+    """How many windows are left out; never all of them."""
+    if len(kept) and not kept.any():
+        part = " the past of" if ahead else " a part of" * (context > 0)
+        raise DataError(
+            f"nothing was observed in{part} each of the {len(kept):,} windows, so none is left",
+            where=name,
+            help="check that these are the right columns and that their values are numbers",
+            code="E385",
+        )
+    return int((~kept).sum())
+
+
 def _left_out(count: int, context: int, ahead: int) -> list[str]:
     """The note on windows of which too little was observed."""
     part = " the past of" if ahead else " a part of" * (context > 0)
@@ -288,9 +302,13 @@ def _gap_notes(values: np.ndarray, table: SeriesTable) -> list[str]:
     where = f"{table.names[series]}, step {place - int(table.starts[series])}"
     share = float(np.isnan(values).mean())
     return [
-        f"{100 * share:.2g} % of the values are missing and taken as not observed; the longest run is {steps} steps of "
+        f"{_percent(share)} % of the values are missing and taken as not observed; the longest run is {steps} steps of "
         f'"{table.channels[channel]}" ({where})'
     ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
 JUMP = 100.0

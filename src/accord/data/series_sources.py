@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from accord.data.column_kinds import require_columns
 from accord.data.frames import Frame
 from accord.data.long_tables import group_codes, series_of_rows
 from accord.data.policy import Policy
 from accord.data.samples import RowKeys, Samples
 from accord.data.series import SeriesTable, series_samples
-from accord.data.tables import Numbers, as_float, is_number, left_out, require_column
+from accord.data.tables import Numbers, as_float, is_number, left_out
 from accord.data.times import read_times, rows_refused
 from accord.data.ts_files import read_ts
 from accord.data.vectors import Labels
@@ -118,9 +119,9 @@ def open_steps(
     """
     group = options.group or ()
     taken = [*group, *([] if options.time is None else [options.time])]
-    for option, column in [*(("group", column) for column in group), ("time", options.time)]:
-        if column is not None:
-            require_column(frame.names, column, frame.name, option)
+    for option, columns in (("group", group), ("time", taken[len(group) :])):
+        if columns:
+            require_columns(frame, columns, option, again=features is not None)
     chosen = frame.label(label, taken)
     numbers = _numbers(frame, [*taken, chosen]).picked(features, name)
     times = None if options.time is None else read_times(frame.read(options.time), options.time, frame.keys)

@@ -297,9 +297,11 @@ def _frame(source: Source, request: Request) -> Frame:
         return ArrayFrame(request.name, {"x": read_npy(paths[0])})
     if kind == ".npz" and len(paths) == 1:
         return ArrayFrame(request.name, read_npz(paths[0]), folder=paths[0].parent)
+    columns = [column for side in request.columns.sides.values() for column in side.columns]
+    wanted = [*columns, *(request.series.group or ()), *([request.series.time] if request.series.time else [])]
     raise UsageError(
-        "this source has no columns",
+        f"this source has no columns; asked for: {', '.join(wanted)}",
         where=request.name,
-        help="x, y, kinds, time and group are for Parquet and CSV files, one NPZ file, a mapping of arrays or a data frame",
+        help="give Parquet or CSV files, one NPZ file, a mapping of arrays or a data frame",
         code="E234",
     )

@@ -307,7 +307,7 @@ def _read(path: Path) -> bytes:
         raise ArtifactError(
             f"cannot read the calibration: {error.strerror}",
             where=str(path),
-            help="calibrate: accord evaluate RUN",
+            help=f"accord evaluate {path.parent} makes it, or says why it cannot be made",
             code="E461",
         ) from error
 

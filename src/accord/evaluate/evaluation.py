@@ -198,6 +198,14 @@ def _check(work: Work) -> None:
             help="hold out more (data.held_out), or name a test source with --data",
             code="E368",
         )
+    y = part.samples if part.samples.sides is None else part.samples.sides[1]
+    if len(np.unique(y.content[part.index])) < 2:
+        raise DataError(
+            f"all {len(part.index)} pairs that were not trained on have the same y: there is no other one to tell it from",
+            where=part.samples.name,
+            help="hold out more (data.held_out) or otherwise (data.hold_out_by), or name a test source with --data",
+            code="E368",
+        )
     if _form(part.samples) != _form(train.samples):
         raise DataError(
             f"{part.samples.kind} data of shape {part.samples.shape}, but the model was trained on {train.samples.kind} data "

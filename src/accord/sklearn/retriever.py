@@ -92,7 +92,7 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
         x = validate_data(self, X, ensure_all_finite="allow-nan", ensure_min_samples=2, dtype=np.float64)
         other = _table(y)
         check_consistent_length(x, other)
-        self.n_features_y_ = other.shape[1]
+        self.n_features_y_, self.feature_names_y_ = other.shape[1], _names(y)
         self.scale_, self.scale_y_ = Scale(x), Scale(other)
         rows, others = self.scale_(x).float(), self.scale_y_(other).float()
         objective = train(
@@ -128,12 +128,12 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
             UsageError: if k is not between 1 and the number of fitted rows.
         """
         check_is_fitted(self)
-        return self._lowest(self._y(_table(Y)), torch.from_numpy(self._corpus_x), k, "y")
+        return self._lowest(self._y(self._other(Y)), torch.from_numpy(self._corpus_x), k, "y")
 
     def energy(self, X: Any, Y: Any) -> np.ndarray:
         """F(x_i, y_i) of pairs, (n,)."""
         check_is_fitted(self)
-        s_x, s_y = self._x(X), self._y(_table(Y))
+        s_x, s_y = self._x(X), self._y(self._other(Y))
         check_consistent_length(s_x, s_y)
         with torch.no_grad():
             value: np.ndarray = self.model_.minimizer(self.model_.energy(s_x, s_y)).value.numpy()
@@ -142,7 +142,7 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: Any) -> float:
         """Recall at 1: the share of rows of X for which their own row, among all of y, has the lowest energy. Ties count against it."""
         check_is_fitted(self)
-        other = _table(y)
+        other = self._other(y)
         s_x, s_y = self._x(X), self._y(other)
         check_consistent_length(s_x, s_y)
         content = np.unique(other, axis=0, return_inverse=True)[1].reshape(-1)
@@ -167,6 +167,15 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
             embedding: Tensor = self.model_.encoder_x(self.scale_(x))
         return embedding
 
+    def _other(self, y: Any) -> np.ndarray:
+        """The rows of a table y that has the columns of the fitted one, in their order."""
+        names, known = _names(y), self.feature_names_y_
+        if names is not None and known is not None and names != known:
+            raise ValueError(
+                f"y has the columns {', '.join(names)}; the fitted one had {', '.join(known)}: give these, in this order"
+            )
+        return _table(y)
+
     def _y(self, other: np.ndarray) -> Tensor:
         if other.shape[1] != self.n_features_y_:
             raise ValueError(f"y has {other.shape[1]} columns, the fitted one had {self.n_features_y_}")
@@ -187,6 +196,13 @@ class EnergyRetriever(BaseEstimator):  # type: ignore[misc]
         tags.target_tags.single_output = False
         tags.target_tags.multi_output = True
         return tags
+
+
+def _names(y: Any) -> list[str] | None:
+    """The names of the columns of a data frame, None of anything else."""
+    columns = getattr(y, "columns", None)
+    names = [] if columns is None else list(columns)
+    return names if names and all(isinstance(name, str) for name in names) else None
 
 
 def _table(y: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from accord.data.pair import Pair
 from accord.data.random import Draws, permutation
-from accord.errors import Diverged
+from accord.errors import Diverged, UsageError
 from accord.objective.loss import Objective
 from accord.train.device import Device, reproducible
 from accord.train.optim import AdamW, parameter_groups, set_rate
@@ -44,8 +44,13 @@ def train(
     was. Weights are trained in float32; energies are read in float64, so that the score of a row does not depend on its batch.
 
     Raises:
+        UsageError: for fewer than one step, or one row a batch.
         Diverged: if a loss or gradient is not finite.
     """
+    if steps < 1 or batch_size < 1:
+        raise UsageError(
+            f"steps = {steps}, batch_size = {batch_size} are out of bounds", help="give 1 or more of each", code="E257"
+        )
     with reproducible(CPU, seed):
         objective = build()
         optimizer = AdamW().build(parameter_groups(objective, 1e-4))
