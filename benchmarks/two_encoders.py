@@ -4,6 +4,8 @@ r"""Two different encoders: how well is the other side of a pair found, in data 
 
 - mfeat: Fourier moduli of digits <-> their Karhunen-Loeve coefficients, 1,400 training pairs and 600 test pairs; recall at 1.
 - emoji: colour images <-> names and keywords, 1,089 training and 314 test pairs, as the file says; recall at 1.
+- emoji_features: the same pairs, as features that are not trained and linear encoders of them: what two filter banks of whitened patches
+  find in the pictures, at 32 and at 64 pixels, and tf-idf of the letters of the text, both made on the training pairs.
 - speech: spoken digits <-> images of digits, paired by class, each of six speakers left out in turn; mean average precision of classes.
 
 What is trained is what `accord train TABLE --x X --y Y --set KEY=VALUE ...` trains with the settings below, on the preset `pairs`; only
@@ -14,6 +16,7 @@ for them: settings are chosen that way, on seeds from 100 on.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import statistics
 import tempfile
@@ -26,11 +29,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.feature_extraction.text import TfidfVectorizer
+from torch.nn import functional
 
 from accord import build
 from accord.evaluate.features import Embedded, embed_plain
 from accord.evaluate.retrieval import evaluated
+from accord.model.multiscale import whitened_patches
 from accord.recipe_toml import merge
 from accord.resolve import resolve
 from accord.run import new_objective
@@ -76,7 +83,52 @@ def mfeat(data: Path, seed: int, *, validate: bool) -> Iterator[Split]:
 
 
 def emoji(data: Path, seed: int, *, validate: bool) -> Iterator[Split]:
-    """The split of the file; with `validate` 272 rows of its training part to test."""
+    """Pictures and texts."""
+    picture, text, train, test = emoji_pairs(data, seed, validate=validate)
+    yield divided(pa.table({"color": picture, "text": text}), "color", "text", train, test)
+
+
+def emoji_features(data: Path, seed: int, *, validate: bool) -> Iterator[Split]:
+    """Features of both that are made on the training pairs and not trained."""
+    picture, text, train, test = emoji_pairs(data, seed, validate=validate)
+    order = np.concatenate([train, test])
+    known, pixels, words = len(train), [picture[i] for i in order], [text[i] for i in order]
+    tf_idf = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True).fit(words[:known])
+    sides = {
+        "color": np.concatenate([patches(pixels, size, kernel, known) for size, kernel in ((32, 6), (64, 8))], 1),
+        "text": tf_idf.transform(words).toarray(),
+    }
+    table = pa.table({name: rotated(side, known) for name, side in sides.items()})
+    yield Split("", table, "color", "text", np.arange(known), np.arange(known, len(order)))
+
+
+def patches(pictures: list[bytes], size: int, kernel: int, known: int) -> np.ndarray:
+    """How strongly filters of whitened patches of the first `known` answer in 16, 4 and 1 parts of each picture."""
+    rows = []
+    for encoded in pictures:
+        picture = Image.open(io.BytesIO(encoded)).convert("RGBA")
+        page = Image.new("RGBA", picture.size, "white")
+        page.alpha_composite(picture)
+        rows.append(np.asarray(page.convert("RGB").resize((size, size), Image.Resampling.BOX), np.float32) / 255)
+    x = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2)
+    x = (x - x[:known].mean((0, 2, 3), keepdim=True)) / x[:known].std((0, 2, 3), keepdim=True)
+    filters = whitened_patches(x[:known], kernel, 4 * size, seed=0)
+    answer = functional.relu(functional.conv2d(x, filters, stride=2, padding=kernel // 2) - 0.5)
+    found = torch.cat([functional.adaptive_avg_pool2d(answer, parts).flatten(1) for parts in (4, 2, 1)], 1).numpy()
+    spread = found[:known].std(0)
+    return np.asarray((found - found[:known].mean(0)) / (spread + 0.1 * found[:known].std()) / np.sqrt(found.shape[1]))
+
+
+def rotated(side: np.ndarray, known: int) -> pa.Array:
+    """The side in the directions of its first `known` rows: a linear encoder of them sees no others."""
+    side = side - side[:known].mean(0)
+    axes = np.linalg.svd(side[:known], full_matrices=False)[2][: known - 1]
+    turned = np.asarray(side @ axes.T, np.float32)
+    return pa.FixedSizeListArray.from_arrays(turned.ravel(), turned.shape[1])
+
+
+def emoji_pairs(data: Path, seed: int, *, validate: bool) -> tuple[list[bytes], list[str], np.ndarray, np.ndarray]:
+    """Pictures, texts, and the split of the file; with `validate` 272 rows of its training part to test."""
     table = pq.read_table(data / "emoji_pairs" / "emoji_pairs.parquet")
     part = np.array(table["split"].to_pylist())
     train, test = np.flatnonzero(part == "train"), np.flatnonzero(part == "test")
@@ -87,7 +139,7 @@ def emoji(data: Path, seed: int, *, validate: bool) -> Iterator[Split]:
         f"{name}, {more}" if more else name
         for name, more in zip(*(table[c].to_pylist() for c in ("name", "keywords")), strict=True)
     ]
-    yield divided(pa.table({"color": table["color"], "text": text}), "color", "text", train, test)
+    return table["color"].to_pylist(), text, train, test
 
 
 def speech(data: Path, seed: int, *, validate: bool) -> Iterator[Split]:
@@ -118,7 +170,12 @@ def speech(data: Path, seed: int, *, validate: bool) -> Iterator[Split]:
         yield Split(asked, table, "sound", "image", np.arange(cut), np.arange(cut, len(place)), label)
 
 
-TASKS: dict[str, Callable[..., Iterator[Split]]] = {"mfeat": mfeat, "emoji": emoji, "speech": speech}
+TASKS: dict[str, Callable[..., Iterator[Split]]] = {
+    "mfeat": mfeat,
+    "emoji": emoji,
+    "emoji_features": emoji_features,
+    "speech": speech,
+}
 SETTINGS: dict[str, Table] = {
     "mfeat": {
         "data": {"kinds": {"kar": "number", "fou": "number"}, "x": {"unit": "side"}, "y": {"unit": "side"}},
@@ -146,6 +203,15 @@ SETTINGS: dict[str, Table] = {
         },
         "optimizer": {"learning_rate": 2e-3},
         "training": {"epochs": 40, "batch_size": 128},
+    },
+    "emoji_features": {
+        "data": {"kinds": {"color": "number", "text": "number"}, "x": {"unit": "side"}, "y": {"unit": "side"}},
+        "encoder": {"name": "mlp", "hidden": []},
+        "encoder_y": {"name": "mlp", "hidden": []},
+        "projector": {"hidden": [], "dim": 256},
+        "pairing": {"augment_x": {"noise": 0.7, "mask": 0.0}, "augment_y": {"noise": 0.7, "mask": 0.0}},
+        "optimizer": {"learning_rate": 2e-3},
+        "training": {"steps": 400, "batch_size": 256},
     },
     "speech": {
         "data": {

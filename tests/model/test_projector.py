@@ -71,3 +71,8 @@ def test_widths_are_checked() -> None:
         MLP(3, ())
     with pytest.raises(UsageError, match="widths >= 1"):
         MLP(0, (3,))
+
+
+def test_an_mlp_without_layers_gives_the_vector() -> None:
+    mlp, x = MLP(3, ()), torch.randn(4, 3)
+    assert mlp.feature_dim == 3 and torch.equal(mlp(x), x)

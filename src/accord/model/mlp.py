@@ -15,19 +15,20 @@ class MLP(nn.Module):
 
     Args:
         in_features: width of the input.
-        widths: of the layers; the last one is `feature_dim`.
+        widths: of the layers; the last one is `feature_dim`. Without any the features are the vector itself, so that with a projector
+            without hidden layers the encoder is linear.
         norm: layer after each linear map, made from its width; None for none.
 
     Raises:
-        UsageError: no layer, or a width below 1.
+        UsageError: a width below 1.
     """
 
     def __init__(self, in_features: int, widths: tuple[int, ...] = (512, 512), *, norm: Norm | None = BatchNorm1d):
         super().__init__()
-        if not widths or min(in_features, *widths) < 1:
-            raise UsageError(f"an MLP needs at least one layer and widths >= 1, got {in_features} -> {widths}")
+        if min(in_features, *widths, 1) < 1:
+            raise UsageError(f"an MLP needs widths >= 1, got {in_features} -> {widths}")
         self.in_features = in_features
-        self.feature_dim = widths[-1]
+        self.feature_dim = (in_features, *widths)[-1]
         layers: list[nn.Module] = []
         width = in_features
         for wide in widths:

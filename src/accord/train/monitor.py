@@ -59,7 +59,7 @@ the collapse from the spread, and only the scale shows it, however slowly it fal
 rate of 3e-5 only from 0.31 to 0.13, at a spread of 0.64 and an AUROC of 0.65). Healthy runs of VICReg, Barlow Twins, SIGReg and
 VISReg stayed above 0.36, with an AUROC above 0.75 from a fifth of the run on."""
 NEAR = 3.5
-"""By trend, too, a dimensional collapse is only near: below 3.5 times the limit of `rank_limit`."""
+"""By trend a dimensional collapse is told before the end of `GRACE` only, and only near: below 3.5 times the limit of `rank_limit`."""
 CHANCE_ERRORS = 3.0
 """Flat energy: AUROC within this many standard errors of chance (Mann-Whitney, no difference)."""
 LATE = 0.5
@@ -258,7 +258,8 @@ class CollapseWatch:
         if self.fixed:
             return self._ignored(progress, health)
         kind = lost(self.trail)
-        sure = kind != "dimensional" or health.effective_rank < NEAR * self.rank_limit(health.dim)
+        near = progress < GRACE and health.effective_rank < NEAR * self.rank_limit(health.dim)
+        sure = kind != "dimensional" or near
         if kind is not None and sure and lost(self.trail[:-1]) == kind:
             return self._alarm(kind, health)
         return self._by_level(progress, health) if progress >= GRACE else None
