@@ -67,8 +67,6 @@ def test_mlp() -> None:
 def test_widths_are_checked() -> None:
     with pytest.raises(UsageError, match=r"widths >= 1, got 3 -> \(0,\) -> 4"):
         Projector(3, 4, hidden=(0,))
-    with pytest.raises(UsageError, match="at least one layer"):
-        MLP(3, ())
     with pytest.raises(UsageError, match="widths >= 1"):
         MLP(0, (3,))
 
