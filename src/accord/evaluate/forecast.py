@@ -38,8 +38,8 @@ def accuracy(
 ) -> Accuracy:
     r"""All measures of hypotheses $\hat y_1, \dots, \hat y_K$ of each $y$.
 
-    - min_ade: $\min_k$ of the mean over steps of $\lVert \hat y_{kt} - y_t \rVert$, Euclidean over channels; min_fde: $\min_k$ of that
-      distance at the last step that was observed. More hypotheses never make them worse: compare equal K only.
+    - min_ade: $\min_k$ of the mean over steps of $\lVert \hat y_{kt} - y_t \rVert$, Euclidean over what was observed; min_fde:
+      $\min_k$ of that distance at the last step that was observed. More hypotheses never make them worse: compare equal K only.
     - mse_best: $\min_k$ of the mean square over steps and channels; mse_mean: the mean square of $\sum_k p_k \hat y_k$.
     - crps: see `crps`, mean over steps and channels; energy_score: see `energy_score`, all steps and channels as one vector.
 
