@@ -137,9 +137,10 @@ class Bench:
                 self.found["runs"].append(self.run(arm, length, seed=seed, name=f"{arm} {seed}"))
 
     def equal_samples(self) -> None:
-        for arm in self.arms if self.options.samples else []:
-            length = Length(samples=self.options.samples)
-            self.found["equal_samples"].append(self.run(arm, length, seed=0, name=f"{arm} equal"))
+        length = Length(samples=self.options.samples)
+        for seed in range(self.options.probed if self.options.samples else 0):
+            for arm in self.arms:
+                self.found["equal_samples"].append(self.run(arm, length, seed=seed, name=f"{arm} equal {seed}"))
 
     def probe(self) -> None:
         """One probe for all, in accord's evaluation, and for the untrained encoder; the test file for the first seed only."""
@@ -303,7 +304,7 @@ def main() -> None:
         bench.losses()
         show_losses(bench.found["losses"])
     if "train" in options.parts:
-        seeds = list(range(options.repeats))
+        seeds = list(range(max(options.repeats, options.probed)))
         job = {"train": str(options.train.resolve()), "test": str(options.test.resolve()), "seeds": seeds}
         place.child("peer_loops.py", {"job": "prepare", **job, "out": str(place.data)})
         shutil.rmtree(place.data / "weights", ignore_errors=True)
