@@ -161,6 +161,18 @@ def test_a_batch_is_at_most_a_quarter_of_few_samples_unless_it_was_set(photos: s
     assert recipe.training.batch_size == 128 and "batch" not in " ".join(samples.notes), "1,400 samples are enough"
 
 
+def test_a_split_that_misses_its_share_is_told(tmp_path: Path) -> None:
+    rows = [f"{i / 7:.3f},{'abc'[i % 3]} thing" for i in range(90)]
+    (tmp_path / "t.csv").write_text("\n".join(["size,name", *rows]) + "\n")
+    told = []
+    for by in ("y", None):
+        data = {"x": {"columns": ["size"]}, "y": {"columns": ["name"]}, "hold_out_by": by, "held_out": 0.1}
+        told.append(
+            [note for note in resolve(str(tmp_path / "t.csv"), {"data": data}, None)[1].notes if "held out" in note]
+        )
+    assert told[1] == [] and "30 of 90 samples are held out, a share of 0.33 where 0.1 was asked for" in told[0][0]
+
+
 def test_a_setting_names_another_principle(photos: str) -> None:
     given, preset = read_settings("photo", ["objective.name=sigreg", "objective.slices=64"], {}, None)
     recipe, _ = resolve(photos, given, preset)

@@ -75,7 +75,8 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         found["data"]["features"] = features
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    return _in_small_batches(_completed(resolved, given, samples), given, samples)
+    recipe = _completed(resolved, given, samples)
+    return _in_small_batches(recipe, given, _told_if_uneven(recipe, samples))
 
 
 def _opened(source: str, recipe: Recipe) -> Samples:
@@ -243,6 +244,22 @@ def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     return split(
         samples, data.held_out, recipe.training.seed if data.split_seed is None else data.split_seed, data.hold_out_by
     )
+
+
+def _told_if_uneven(recipe: Recipe, samples: Samples) -> Samples:
+    """A note where what is held out as a whole comes in so few kinds that the share asked for is missed by a factor of two."""
+    by, wanted = recipe.data.hold_out_by, recipe.data.held_out
+    if by in (None, "sample", "time"):
+        return samples
+    train, held_out = (len(part) for part in divided(recipe, samples))
+    share = held_out / max(1, train + held_out)
+    if wanted / 2 <= share <= 2 * wanted:
+        return samples
+    note = (
+        f"{held_out:,} of {train + held_out:,} samples are held out, a share of {share:.2g} where {wanted:g} was asked for: "
+        f"there are few different {by}; another data.split_seed divides them differently"
+    )
+    return replace(samples, notes=[*samples.notes, note])
 
 
 def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
