@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,14 @@ def test_an_energy_does_not_depend_on_what_else_is_scored(run: Path, folder: Pat
     np.testing.assert_allclose(some, every[[3, 30]], rtol=1e-5)
     x, y = (opened.open_data(str(folder / "things.csv"), side=side) for side in ("x", "y"))  # type: ignore[arg-type]
     np.testing.assert_allclose(opened.energies_of_pairs(x, y, np.arange(40)), every, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{"seconds": 0.5}, {"centre": True}])
+def test_a_calibration_is_bound_to_how_sounds_are_read(run: Path, changed: dict[str, Any]) -> None:
+    opened = open_run(run)
+    data = opened.recipe.data.model_copy(update=changed)
+    other = replace(opened, recipe=opened.recipe.model_copy(update={"data": data}))
+    assert other.preprocess_hash() != opened.preprocess_hash()
 
 
 def test_scores_and_calibration_are_of_pairs_as_they_are_whatever_training_changes(

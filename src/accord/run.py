@@ -136,8 +136,11 @@ class Run:
         """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
         data = self.recipe.data
         sides = [side for side in (data.x, data.y) if side is not None]
+        sound = (data.seconds, data.centre)
         seed = self.recipe.training.seed
-        return text_hash(SCORES, self.recipe.pairing, data.kind, data.shape, seed, *(data.features or ()), *sides)
+        return text_hash(
+            SCORES, self.recipe.pairing, data.kind, data.shape, *sound, seed, *(data.features or ()), *sides
+        )
 
     def energies(self, samples: Samples, index: np.ndarray, *, stop: Callable[[], None] = never) -> np.ndarray:
         """F of each sample that is a pair; else the mean of some pairs the run makes of it, which depends on the sample alone; float64."""

@@ -135,6 +135,12 @@ def test_both_parts_can_be_given_and_nothing_else_is_used() -> None:
     assert settings.table(samples, None)["held_out"] != other.table(samples, None)["held_out"]
 
 
+def test_a_share_of_numpy_is_a_share_and_no_index() -> None:
+    settings = Settings(Length(epochs=1), Descent(AdamW()), Habits(), held_out=np.int64(0))
+    train, held = settings.divide(tiny.samples(20))
+    assert len(train) == 20 and len(held) == 0
+
+
 def test_the_split_by_indices_keeps_bad_samples_out() -> None:
     samples = tiny.samples(20)
     samples.ok[[3, 4]] = False

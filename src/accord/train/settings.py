@@ -203,7 +203,7 @@ class Settings:
         Raises:
             UsageError: for indices that are not those of usable samples.
         """
-        if isinstance(self.held_out, float | int):
+        if not isinstance(self.held_out, np.ndarray | tuple):
             return split(samples, self.held_out, self.seed)
         train, held = self.held_out if isinstance(self.held_out, tuple) else (samples.ok.nonzero()[0], self.held_out)
         usable = np.flatnonzero(samples.ok)
