@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from accord.errors import EnvironmentFault
 from accord.train.checkpoint import listed, verify
+from accord.train.distributed import Ranks
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the helpers are no package, and processes look for them by name
 many, tiny = (importlib.import_module(name) for name in ("many", "tiny"))
@@ -101,6 +103,33 @@ def test_a_signal_to_one_saves_the_same_step_on_all(whole: Path, tmp_path: Path,
     assert all(f"after step {verify(last).step} of 24" in text for text in many.outputs(2, tmp_path))
     many.together(2, tmp_path, resume=True, **options)
     assert tiny.weights_hash(run) == tiny.weights_hash(whole)
+
+
+class SpeaksThenFails:
+    """A store in which another process answers and ends with an error between two looks at it."""
+
+    def __init__(self, answer: str | None) -> None:
+        self.answer, self.looks = answer, 0
+
+    def check(self, keys: list[str]) -> bool:
+        self.looks += 1
+        return self.looks > 1 and (keys == ["failure"] or self.answer is not None)
+
+    def get(self, key: str) -> str:
+        assert self.answer is not None
+        return self.answer
+
+    def add(self, key: str, amount: int) -> int:
+        return 0
+
+
+def test_what_another_has_said_before_it_ended_counts() -> None:
+    ranks = Ranks()
+    ranks._store = SpeaksThenFails('"saved"')  # type: ignore[assignment]
+    assert ranks._awaited("talk/1/1", 1) == "saved"
+    ranks._store = SpeaksThenFails(None)  # type: ignore[assignment]
+    with pytest.raises(EnvironmentFault, match=LOST):
+        ranks._awaited("talk/1/1", 1)
 
 
 def test_what_is_not_finite_on_one_stops_all_with_nothing_updated(tmp_path: Path) -> None:

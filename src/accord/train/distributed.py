@@ -121,7 +121,7 @@ class Ranks:
         assert self._store is not None
         beats, since, pause = -1, time.monotonic(), 0.001
         while not self._store.check([key]):
-            if self._store.check(["failure"]):
+            if self._store.check(["failure"]) and not self._store.check([key]):  # it may have spoken, then failed
                 raise _gone("another process of this run has failed")
             seen = self._store.add(f"beat/{rank}", 0)
             if seen != beats:
