@@ -192,13 +192,14 @@ def test_hugging_face_without_weights_or_tokenizer(tmp_path: Path, tiny_bert: Be
     assert hugging_face_text(str(folder), length=8, pretrained=True, sha256=sha256).feature_dim == 16
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[:200])
-    with pytest.raises(EnvironmentFault, match="Error while deserializing"):
+    with pytest.raises(ArtifactError, match="Error while deserializing"):
         hugging_face_text(str(folder), length=8, pretrained=True)
     (folder / "model.safetensors").write_bytes(whole)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 8}))
-    with pytest.raises(EnvironmentFault, match="hf download"):
-        hugging_face_text(str(folder), length=8, pretrained=True)
+    for key, value in (("hidden_size", 8), ("hidden_size", "wide"), ("hidden_act", "none"), ("pad_token_id", 1000)):
+        (folder / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(ArtifactError, match=r"no model can be made of the files[\s\S]*look at its config\.json"):
+            hugging_face_text(str(folder), length=8, pretrained=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(EnvironmentFault, match=r"model\.safetensors"):

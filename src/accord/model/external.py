@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from accord.errors import UsageError
-from accord.model.foreign import local, network_of, not_here, package, require_files
+from accord.model.foreign import local, network_of, not_here, package, require_files, understood
 
 
 class External(nn.Module):
@@ -127,22 +127,23 @@ def hugging_face_backbone(
 
     Raises:
         EnvironmentFault: transformers is not installed, or configuration or weights are not on this machine.
-        ArtifactError: other files than `sha256` says, or some weights are missing.
+        ArtifactError: other files than `sha256` says, files that cannot be read, or some weights are missing.
         UsageError: images that the model does not take.
     """
     transformers = package("transformers", "hf", "transformers")
     require_files(name, sha256, pretrained=pretrained)
     types: list[str] = [] if pretrained else list(transformers.CONFIG_MAPPING)
-    config = transformers.AutoConfig.for_model(name) if name in types else local(transformers.AutoConfig, name)
-    if not pretrained:
-        known = config.to_dict()
-        for key, value in (("num_channels", channels), ("image_size", image_size)):
-            if key in known and value is not None:
-                setattr(config, key, value)
-    network = network_of(transformers, name, config, pretrained=pretrained)
-    made_for = config.to_dict().get("image_size", 224)
-    size = image_size or (made_for if isinstance(made_for, int) else math.gcd(*made_for))
-    return External(network, channels=channels, image_size=size, frozen=frozen)
+    with understood(name):
+        config = transformers.AutoConfig.for_model(name) if name in types else local(transformers.AutoConfig, name)
+        if not pretrained:
+            known = config.to_dict()
+            for key, value in (("num_channels", channels), ("image_size", image_size)):
+                if key in known and value is not None:
+                    setattr(config, key, value)
+        network = network_of(transformers, name, config, pretrained=pretrained)
+        made_for = config.to_dict().get("image_size", 224)
+        size = image_size or (made_for if isinstance(made_for, int) else math.gcd(*made_for))
+        return External(network, channels=channels, image_size=size, frozen=frozen)
 
 
 def _cached_weights(hub_id: str) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from accord.errors import UsageError
-from accord.model.foreign import local, network_of, not_here, package, require_files
+from accord.model.foreign import local, network_of, not_here, package, require_files, understood
 from accord.model.text import require_bytes
 
 Tokens = tuple[Int64[Tensor, "batch token"], Bool[Tensor, "batch token"]]
@@ -112,14 +112,15 @@ def hugging_face_text(
 
     Raises:
         EnvironmentFault: transformers is not installed, or configuration, tokenizer or weights are not on this machine.
-        ArtifactError: other files than `sha256` says, or some weights are missing.
+        ArtifactError: other files than `sha256` says, files that cannot be read, or some weights are missing.
         UsageError: a model that does not take texts.
     """
     transformers = package("transformers", "hf", "transformers")
     require_files(name, sha256, pretrained=pretrained)
-    config = local(transformers.AutoConfig, name)
-    tokenizer = local(transformers.AutoTokenizer, name)
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made so where there are no files of one
-        raise not_here(f"the tokenizer of {name!r}", name)
-    network = network_of(transformers, name, config, pretrained=pretrained)
-    return ExternalText(network, tokenizer, length=length, frozen=frozen)
+    with understood(name):
+        config = local(transformers.AutoConfig, name)
+        tokenizer = local(transformers.AutoTokenizer, name)
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # made so where there are no files of one
+            raise not_here(f"the tokenizer of {name!r}", name)
+        network = network_of(transformers, name, config, pretrained=pretrained)
+        return ExternalText(network, tokenizer, length=length, frozen=frozen)

@@ -13,10 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from safetensors import SafetensorError
 from torch import nn
 
-from accord.errors import ArtifactError, EnvironmentFault
+from accord.errors import AccordError, ArtifactError, EnvironmentFault
 from accord.storage import sha256_of
 
 WEIGHTS = ".safetensors"
@@ -39,12 +38,35 @@ def package(module: str, extra: str, name: str) -> ModuleType:
 
 
 def local(auto: Any, name: str, **options: bool) -> Any:
-    """What a class of transformers such as `AutoModel` reads under this name. Raises `EnvironmentFault` if it cannot be read."""
+    """What a class of transformers such as `AutoModel` reads under this name. Raises `EnvironmentFault` if it is not there."""
     try:
         return auto.from_pretrained(name, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise not_here(f"configuration, tokenizer or weights of {name!r} ({reason})", name) from error
+    except (OSError, ImportError) as error:
+        raise not_here(f"configuration, tokenizer or weights of {name!r} ({_in_a_line(error)})", name) from error
+
+
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Within the body the files of a model are read and made a network of; any error of another package says that they are no good.
+
+    Raises:
+        ArtifactError: in place of such an error.
+    """
+    try:
+        yield
+    except AccordError:
+        raise
+    except Exception as error:  # a wrong field of config.json can break any line of transformers
+        raise ArtifactError(
+            f"no model can be made of the files of {name!r}: {type(error).__name__}: {_in_a_line(error)}",
+            where=name,
+            help="look at its config.json and tokenizer_config.json, or fetch it again",
+            code="E417",
+        ) from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def not_here(what: str, name: str) -> EnvironmentFault:
