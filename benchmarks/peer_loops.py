@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from accord import build, build_encoder, recipe_toml
+from accord.division import divided
 from accord.evaluate.probe import Labelled, linear_probe
 from accord.model.encoder import Encoder
-from accord.resolve import divided, resolve
+from accord.resolve import resolve
 from accord.run import new_objective, open_like, open_run
 from accord.train.optim import parameter_groups
 from peer_eb_jepa import eb_jepa_loop

@@ -31,12 +31,13 @@ import torch
 
 from accord import diagnostics
 from accord.data.samples import Samples
+from accord.division import divided
 from accord.errors import AccordError
 from accord.evaluate.features import extract, numbers
 from accord.evaluate.probe import Labelled, knn_probe
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
-from accord.resolve import divided, read_settings, resolve
+from accord.resolve import read_settings, resolve
 from accord.run import new_objective, train_in, unfilled
 from accord.train.checkpoint import load_weights
 from accord.train.monitor import ROWS, CollapseWatch, Health

@@ -13,8 +13,9 @@ import torch
 from accord import build, build_encoder, build_objective, recipe_toml
 from accord.data.augment import Augmentation
 from accord.data.random import Draws
-from accord.errors import UsageError
-from accord.resolve import _in_small_batches, divided, read_settings, resolve
+from accord.division import divided, in_small_batches
+from accord.errors import DataError, UsageError
+from accord.resolve import read_settings, resolve
 from accord.run import new_objective
 
 
@@ -145,7 +146,7 @@ def test_a_length_replaces_the_length_of_the_preset(photos: str) -> None:
 def test_the_note_on_the_batch_of_a_single_sample_is_a_sentence() -> None:
     recipe, samples = resolve("digits", {}, None)
     few = replace(samples, ok=np.arange(len(samples)) < 2, notes=[], fingerprint="")
-    note = _in_small_batches(recipe, {}, few)[1].notes[-1]
+    note = in_small_batches(recipe, {}, few)[1].notes[-1]
     assert note.startswith("2 samples a batch instead of 128, for 1 is trained on;")
 
 
@@ -203,3 +204,13 @@ def test_a_principle_that_takes_y_as_data_gets_y_as_data(principle: str) -> None
     assert caught.value.code == "E219"
     with pytest.raises(UsageError, match="'identity'"):
         build.model(resolve("digits", {"objective": {"name": principle}}, None)[0], build_encoder.placeholder((1,)))
+
+
+@pytest.mark.parametrize(
+    ("length", "says"), [(1, "at least 2 are needed"), (2, "1 left to train on: at least 2 are needed")]
+)
+def test_what_leaves_nothing_to_train_on_is_refused_with_a_remedy(length: int, says: str, tmp_path: Path) -> None:
+    rows = "".join(f"{site},{t},{t % 7 + site}\n" for site in range(length) for t in range(60))
+    (tmp_path / "s.csv").write_text("site,t,v\n" + rows)
+    with pytest.raises(DataError, match=rf"{says}[\s\S]*data\.window=STEPS"):
+        resolve(str(tmp_path / "s.csv"), {"data": {"time": "t", "group": ["site"]}}, None)

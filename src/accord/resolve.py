@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +14,13 @@ from accord import build, presets, recipe_toml
 from accord.build_encoder import identified
 from accord.data.images import MAX_PIXELS
 from accord.data.pairing_parts import columns
-from accord.data.samples import Samples, split
+from accord.data.samples import Samples
 from accord.data.series_sources import SeriesOptions
 from accord.data.sides import Side
 from accord.data.sources import open_source, rows_may_be_steps
 from accord.data.values import Sides
 from accord.data.vectors import unnamed_features
+from accord.division import in_small_batches, told_if_uneven
 from accord.errors import UsageError
 from accord.recipe import Columns, Data, Future, Masked, Recipe, TableSide
 from accord.recipe_encoder import EncoderSection, IdentityEncoder
@@ -76,7 +76,7 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
     recipe = _completed(resolved, given, samples)
-    return _in_small_batches(recipe, given, _told_if_uneven(recipe, samples))
+    return in_small_batches(recipe, given, told_if_uneven(recipe, samples))
 
 
 def _opened(source: str, recipe: Recipe) -> Samples:
@@ -236,44 +236,6 @@ def _completed(recipe: Recipe, given: dict[str, Any], samples: Samples) -> Recip
 def _of_parts(recipe: Recipe, *, alike: bool, pairs: bool) -> bool:
     """Whether x and y are parts of one thing that are predicted from each other; sides of a table meet halfway, each by its own encoder."""
     return isinstance(recipe.pairing, Masked) or not (alike or pairs)
-
-
-def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """(train, held-out) indices, by `data.split_seed`, or by the seed of the training where there is none."""
-    data = recipe.data
-    return split(
-        samples, data.held_out, recipe.training.seed if data.split_seed is None else data.split_seed, data.hold_out_by
-    )
-
-
-def _told_if_uneven(recipe: Recipe, samples: Samples) -> Samples:
-    """A note where what is held out as a whole comes in so few kinds that the share asked for is missed by a factor of two."""
-    by, wanted = recipe.data.hold_out_by, recipe.data.held_out
-    if by in (None, "sample", "time"):
-        return samples
-    train, held_out = (len(part) for part in divided(recipe, samples))
-    share = held_out / max(1, train + held_out)
-    if wanted / 2 <= share <= 2 * wanted:
-        return samples
-    note = (
-        f"{held_out:,} of {train + held_out:,} samples are held out, a share of {share:.2g} where {wanted:g} was asked for: "
-        f"there are few different {by}; another data.split_seed divides them differently"
-    )
-    return replace(samples, notes=[*samples.notes, note])
-
-
-def _in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
-    """A preset's batch is at most a quarter of the training samples, which a note on them says; what the user set stays."""
-    if "batch_size" in given.get("training", {}):
-        return recipe, samples
-    train, size = len(divided(recipe, samples)[0]), recipe.training.batch_size
-    small = max(2, train // 4)
-    if size <= small:
-        return recipe, samples
-    known = f"{train:,} {'is' if train == 1 else 'are'} trained on"
-    note = f"{small} samples a batch instead of {size}, for {known}; training.batch_size sets another number"
-    training = recipe.training.model_copy(update={"batch_size": small})
-    return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, note])
 
 
 class Chosen(NamedTuple):

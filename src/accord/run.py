@@ -22,6 +22,7 @@ from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.data.synthetic import kind_of
 from accord.data.vectors import LABEL_NAMES, unnamed_features
+from accord.division import divided
 from accord.errors import UsageError
 from accord.evaluate.calibrate import Groups, text_hash
 from accord.evaluate.energy import pair_energies, scores
@@ -31,7 +32,7 @@ from accord.model.joint_embedding import JointEmbedding
 from accord.objective.loss import Objective
 from accord.recipe import Recipe
 from accord.recipe_rivals import Rival
-from accord.resolve import divided, masked, reading, side_of
+from accord.resolve import masked, reading, side_of
 from accord.train.checkpoint import find_checkpoint, load_weights
 from accord.train.device import memory_faults
 from accord.train.fit import Fit, fit

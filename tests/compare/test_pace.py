@@ -8,8 +8,9 @@ import pytest
 
 from accord.compare.pace import Steps
 from accord.data.samples import Samples
+from accord.division import divided
 from accord.recipe import Recipe
-from accord.resolve import divided, resolve
+from accord.resolve import resolve
 
 BATCH = 64
 

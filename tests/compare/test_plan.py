@@ -23,9 +23,9 @@ from accord.compare.plan import (
     with_length,
     with_setting,
 )
+from accord.division import divided
 from accord.errors import EnvironmentFault, UsageError
 from accord.recipe import Recipe
-from accord.resolve import divided
 
 
 def test_the_principles_are_those_of_the_recipe() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,21 @@ def test_csv_without_a_header_and_packed(tmp_path: Path) -> None:
     assert samples.features == ("column 0", "column 1") and every(samples).tolist() == [[1, 2], [3, 4]]
     packed = open_source(csv(tmp_path / "b.csv.gz", gzip.compress(b"a,b\n1,2\n3,4\n")))
     assert every(packed).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("header", ["a;b;c\n", ""])
+def test_decimal_commas_where_the_comma_separates_nothing(separator: str, header: str, tmp_path: Path) -> None:
+    text = header + "1,5;-2;,25\n 3 ;+4,0e1;\n;5;6,\n"
+    found = open_source(csv(tmp_path / "t.tsv", text.replace(";", separator).encode()), impute=0.0)
+    assert every(found).tolist() == [[1.5, -2, 0.25], [3, 40, 0], [0, 5, 6]]
+
+
+@pytest.mark.parametrize("cell", ["1.234,5", "1,2,3", "1.5", "12 345,6"])
+def test_decimal_commas_beside_anything_else_are_refused(cell: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r'column "a" holds "1,5"|column "a" holds "' + re.escape(cell)) as caught:
+        open_source(csv(tmp_path / "t.csv", f"a;b\n1,5;2\n2,5;3\n{cell};4\n".encode()))
+    assert "with a decimal point" in str(caught.value)
 
 
 def test_csv_integer_labels_sort_as_numbers(tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ import torch
 from accord import build, recipe_toml
 from accord.compare.pace import Steps
 from accord.data.samples import Samples, split
+from accord.division import divided
 from accord.errors import AccordError, DataError, EnvironmentFault, Interrupted, TrainingError
 from accord.evaluate.collapse import verdict_of
 from accord.evaluate.evaluation import Origin
 from accord.evaluate.evaluation import evaluate as measure
 from accord.recipe import Recipe
 from accord.report.page import write_report
-from accord.resolve import divided
 from accord.run import Run, new_objective, open_like, open_run, train_in
 from accord.storage import disk_faults, write_json
 from accord.terminal import Terminal

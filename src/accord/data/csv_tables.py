@@ -18,6 +18,7 @@ from accord.errors import DataError, EnvironmentFault
 
 _NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 _MEANT = re.compile(r"\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE)
+_DECIMAL_COMMA = r"^\s*[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?\s*$"
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -37,6 +38,8 @@ class CsvTable(NamedTuple):
 
 def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
     """The files as one table; commas, semicolons or tabs; a header if the first line is not all numbers.
+
+    Where semicolons or tabs separate the cells, a column whose numbers all have a decimal comma, or none, is numbers as well.
 
     Texts are left out with a note, unless most of a column is numbers: then the first cell that is none is an error.
     Raises `DataError` for what is damaged (ragged rows, open quotes, NUL bytes, bytes that are not UTF-8 and have no byte order
@@ -140,9 +143,10 @@ def _parse(path: Path, data: bytes) -> Any:
     first = data.split(b"\n", 1)[0].rstrip(b"\r")
     if not first.strip():
         raise DataError("an empty CSV file", where=str(path), help="check how it was made", code="E338")
-    delimiter = max(",;\t", key=lambda c: first.count(c.encode()))
-    fields = first.decode().split(delimiter)
-    headless = all(_NUMBER.fullmatch(field) for field in fields)
+    line = first.decode()
+    delimiter = next((c for c in ";\t" if _separates_numbers(c, line)), max(",;\t", key=line.count))
+    fields = line.split(delimiter)
+    headless = _separates_numbers(delimiter, line) or all(_NUMBER.fullmatch(field) for field in fields)
     names = [f"column {i}" for i in range(len(fields))] if headless else [field.strip().strip('"') for field in fields]
     try:
         table = csv.read_csv(
@@ -158,7 +162,25 @@ def _parse(path: Path, data: bytes) -> Any:
     if len(table) == 0:
         raise DataError("a header but no rows", where=str(path), help="check how it was made", code="E338")
     columns = [table.column(i).cast(pa.string()) for i in range(table.num_columns)]
+    if delimiter != ",":
+        columns = [_with_points(column) for column in columns]
     return pa.table(columns, names=names if len(names) == len(columns) else table.column_names)
+
+
+def _separates_numbers(delimiter: str, line: str) -> bool:
+    """Whether it parts the line into several numbers with a decimal comma, or without any decimals."""
+    fields = line.split(delimiter)
+    return len(fields) > 1 and all(re.match(_DECIMAL_COMMA, field) for field in fields)
+
+
+def _with_points(column: Any) -> Any:
+    """The column with decimal points in place of decimal commas, if these are in all of its numbers that are no whole ones."""
+    from pyarrow import compute as pc
+
+    filled = pc.not_equal(pc.utf8_trim_whitespace(column), "")
+    numbers = pc.or_(pc.match_substring_regex(column, _DECIMAL_COMMA), pc.invert(filled))
+    commas = pc.any(pc.match_substring(column, ",")).as_py()
+    return pc.replace_substring(column, ",", ".") if commas and pc.all(numbers).as_py() else column
 
 
 def _with_line(text: str) -> str:

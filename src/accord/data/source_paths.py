@@ -14,7 +14,7 @@ from accord.data.synthetic import KINDS
 from accord.errors import UsageError
 
 EXPECTED = (
-    'expected "digits", a folder of images or sounds, a .wav, .tar, .parquet, .csv, .ts, .npz or .npy file, '
+    'expected "digits", a folder of images or sounds, a .wav, .tar, .parquet, .csv, .tsv, .ts, .npz or .npy file, '
     'or a pattern such as "data/*.parquet"'
 )
 _OTHER_SOUNDS = (".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".wma")
@@ -78,7 +78,7 @@ def kind_of_files(name: str, paths: Sequence[Path]) -> str:
 
 
 def _file_kind(path: Path) -> str:
-    if path.name.lower().endswith(".csv.gz"):
+    if path.name.lower().endswith((".csv.gz", ".tsv", ".tsv.gz")):
         return ".csv"
     kind = path.suffix.lower()
     if kind in SOUNDS:

@@ -1,0 +1,66 @@
+"""Which samples are trained on and which are held out, and what follows from their number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from accord.data.samples import Samples, split
+from accord.errors import DataError
+from accord.recipe import Recipe
+
+
+def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """(train, held-out) indices, by `data.split_seed`, or by the seed of the training where there is none."""
+    data = recipe.data
+    return split(
+        samples, data.held_out, recipe.training.seed if data.split_seed is None else data.split_seed, data.hold_out_by
+    )
+
+
+def told_if_uneven(recipe: Recipe, samples: Samples) -> Samples:
+    """A note where what is held out as a whole comes in so few kinds that the share asked for is missed by a factor of two.
+
+    Raises:
+        DataError: if fewer than two samples are left to train on.
+    """
+    by, wanted = recipe.data.hold_out_by, recipe.data.held_out
+    train, held_out = (len(part) for part in divided(recipe, samples))
+    if train < 2:
+        raise _nothing_left(samples, train, held_out)
+    if by in (None, "sample", "time"):
+        return samples
+    share = held_out / max(1, train + held_out)
+    if wanted / 2 <= share <= 2 * wanted:
+        return samples
+    note = (
+        f"{held_out:,} of {train + held_out:,} samples are held out, a share of {share:.2g} where {wanted:g} was asked for: "
+        f"there are few different {by}; another data.split_seed divides them differently"
+    )
+    return replace(samples, notes=[*samples.notes, note])
+
+
+def in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
+    """A preset's batch is at most a quarter of the training samples, which a note on them says; what the user set stays."""
+    if "batch_size" in given.get("training", {}):
+        return recipe, samples
+    train, size = len(divided(recipe, samples)[0]), recipe.training.batch_size
+    small = max(2, train // 4)
+    if size <= small:
+        return recipe, samples
+    known = f"{train:,} {'is' if train == 1 else 'are'} trained on"
+    note = f"{small} samples a batch instead of {size}, for {known}; training.batch_size sets another number"
+    training = recipe.training.model_copy(update={"batch_size": small})
+    return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, note])
+
+
+def _nothing_left(samples: Samples, train: int, held_out: int) -> DataError:
+    whole = samples.kind == "series" and samples.windows is None
+    return DataError(
+        f"{len(samples):,} {'series' if whole else 'samples'}, {held_out:,} held out and {train:,} left to train on: at least 2 are needed",
+        where=samples.name,
+        help="cut it into windows: --set data.window=STEPS" if whole else "give more data, or set data.held_out=0",
+        code="E343",
+    )
