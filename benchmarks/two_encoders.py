@@ -216,7 +216,7 @@ SETTINGS: dict[str, Table] = {
     "speech": {
         "data": {
             "kinds": {"sound": "audio", "image": "number"},
-            "x": {"seconds": 0.64, "centre": True},
+            "x": {"trim": 25.0, "seconds": 0.64, "centre": True},
             "y": {"unit": "side"},
         },
         "encoder": {"name": "conv1d", "width": 32, "blocks": 3, "stride": 2},
@@ -224,7 +224,7 @@ SETTINGS: dict[str, Table] = {
         "projector": {"hidden": [], "dim": 64},
         "pairing": {"augment_x": {"preset": "audio"}, "augment_y": {"noise": 0.2, "mask": 0.0}},
         "optimizer": {"learning_rate": 2e-3},
-        "training": {"steps": 300, "batch_size": 64},
+        "training": {"steps": 1000, "batch_size": 64},
     },
 }
 """Over the preset `pairs`, the same for all principles."""

@@ -16,7 +16,7 @@ import torch
 from tests.conftest import Outcome
 from tests.data.test_sounds import wav
 
-from accord import build
+from accord import build, build_encoder
 from accord.recipe_toml import load
 from accord.resolve import resolve
 from accord.run import Run, new_objective, train_in
@@ -168,6 +168,32 @@ def test_sounds_of_a_number_of_seconds(accord: Accord, tmp_path: Path, columns: 
 
 
 @pytest.mark.parametrize("columns", [False, True])
+def test_sounds_lose_their_quiet_ends(accord: Accord, tmp_path: Path, columns: bool) -> None:
+    """In training as in what a run embeds later: a sound that is too long only for its silence is taken, from a table or a file."""
+    rng = np.random.default_rng(0)
+
+    def sound(quiet: int) -> bytes:
+        return wav(np.concatenate([np.ones(quiet), rng.normal(size=600) * 3000, np.zeros(quiet)]))
+
+    source, later, run = tmp_path / "s.parquet", tmp_path / "later.parquet", tmp_path / "run"
+    numbers = rng.normal(size=40)
+    pq.write_table(pa.table({"sound": [sound(300 + i) for i in range(40)], "number": numbers}), source)
+    pq.write_table(pa.table({"sound": [sound(5000), wav(rng.normal(size=2000) * 1000)], "number": [0.0, 1.0]}), later)
+    (tmp_path / "one.wav").write_bytes(sound(4000))
+    sides = ("--x", "sound", "--y", "number", "--set=data.x.trim=20") if columns else ("--set=data.trim=20",)
+    outcome = accord("train", source, "--out", run, *sides, "--set=training.steps=2", "--set=training.batch_size=16")
+    assert outcome.code == 0, outcome.err
+    data = load(run / "recipe.toml").data
+    side = data.x if columns else data
+    assert side is not None and side.shape is not None and 600 <= side.shape[0] < 1000 and side.trim == 20
+    of = ("--side", "x") if columns else ()
+    assert accord("embed", run, later, "-o", tmp_path / "e.parquet", *of).code == 0
+    assert pq.read_table(tmp_path / "e.parquet").to_pydict()["status"] == ["ok", "error"]
+    assert accord("embed", run, tmp_path / "one.wav", "-o", tmp_path / "f.parquet", *of).code == 0
+    assert pq.read_table(tmp_path / "f.parquet").to_pydict()["status"] == ["ok"]
+
+
+@pytest.mark.parametrize("columns", [False, True])
 def test_a_recipe_can_take_the_mean_of_each_band_off_a_sound(tmp_path: Path, columns: bool) -> None:
     """A sound and the same one, four times as loud, are then one and the same to the encoder; otherwise they are not."""
     rng = np.random.default_rng(0)
@@ -175,12 +201,32 @@ def test_a_recipe_can_take_the_mean_of_each_band_off_a_sound(tmp_path: Path, col
     pq.write_table(pa.table({"sound": sounds, "number": rng.normal(size=12)}), tmp_path / "s.parquet")
     wave = torch.from_numpy(rng.normal(size=(1, 900, 1)).astype(np.float32)) / 8
     for centre in (False, True):
-        data: dict[str, Any] = {"x": {"columns": ["sound"], "centre": centre}, "y": {"columns": ["number"]}}
-        recipe, samples = resolve(str(tmp_path / "s.parquet"), {"data": data if columns else {"centre": centre}}, None)
+        sound = {"centre": centre, "level": False}
+        data: dict[str, Any] = {"x": {"columns": ["sound"], **sound}, "y": {"columns": ["number"]}}
+        recipe, samples = resolve(str(tmp_path / "s.parquet"), {"data": data if columns else sound}, None)
         model = new_objective(recipe, samples, np.arange(12), build.pairing(recipe)).model.eval()
         quiet, loud = model.encoder_x.features(wave), model.encoder_x.features(4 * wave)
         apart = float((quiet - loud).detach().norm() / quiet.detach().norm())
         assert apart < 0.02 if centre else apart > 0.1, apart
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_new_runs_do_not_hear_how_loud_a_sound_is_and_a_recipe_without_the_key_does(
+    tmp_path: Path, columns: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    sounds = [wav(rng.normal(size=900) * (i + 1) * 50) for i in range(12)]
+    pq.write_table(pa.table({"sound": sounds, "number": rng.normal(size=12)}), tmp_path / "s.parquet")
+    wave = torch.from_numpy(rng.normal(size=(1, 900, 1)).astype(np.float32)) / 8
+    data: dict[str, Any] = {"x": {"columns": ["sound"]}, "y": {"columns": ["number"]}} if columns else {}
+    recipe, samples = resolve(str(tmp_path / "s.parquet"), {"data": data}, None)
+    side = recipe.data.x if columns else recipe.data
+    assert side is not None and side.level is True
+    model = new_objective(recipe, samples, np.arange(12), build.pairing(recipe)).model.eval()
+    torch.testing.assert_close(model.encoder_x.features(wave), model.encoder_x.features(4 * wave), rtol=1e-3, atol=1e-3)
+    without = side.model_copy(update={"level": None})
+    older = recipe.model_copy(update={"data": recipe.data.model_copy(update={"x": without}) if columns else without})
+    assert build_encoder.form_of(recipe, "x").level and not build_encoder.form_of(older, "x").level
 
 
 @pytest.mark.parametrize("form", ["s.ts", "s.npy"])

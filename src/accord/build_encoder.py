@@ -48,7 +48,7 @@ SUITS: dict[Kind, str] = {
 
 class Form(NamedTuple):
     """What one side of the data is: kind and shape as stored, categories of the columns of a vector, rate of audio, whether its numbers
-    have one unit, and whether bands of audio are centred.
+    have one unit, whether bands of audio are centred, and whether its loudness is taken off.
     """
 
     kind: Kind
@@ -57,6 +57,7 @@ class Form(NamedTuple):
     rate: int = 0
     one_unit: bool = False
     centre: bool = False
+    level: bool = False
 
 
 def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
@@ -69,9 +70,13 @@ def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
         categories = () if only is None else _categories(only)
         rate = data.rate or (0 if only is None else only.rate or 0)
         one_unit, centre = only is not None and only.unit == "side", data.centre or (only is not None and only.centre)
-        return Form(data.kind, tuple(data.shape), categories, rate, one_unit, centre)
+        level = bool(data.level) and (only is None or bool(only.level))
+        return Form(data.kind, tuple(data.shape), categories, rate, one_unit, centre, level)
     assert part is not None and part.kind is not None and part.shape is not None, "the recipe is not resolved"
-    return Form(part.kind, tuple(part.shape), _categories(part), part.rate or 0, part.unit == "side", part.centre)
+    one_unit = part.unit == "side"
+    return Form(
+        part.kind, tuple(part.shape), _categories(part), part.rate or 0, one_unit, part.centre, bool(part.level)
+    )
 
 
 def _categories(side: r.TableSide) -> tuple[tuple[str, ...], ...]:
@@ -89,7 +94,7 @@ def front(form: Form, views: Tensor, *, fitted: bool) -> nn.Module:
     if form.kind == "text":
         return nn.Identity()
     if form.kind == "audio":
-        mels = LogMel(form.rate, centre=form.centre)
+        mels = LogMel(form.rate, level=form.level, centre=form.centre)
         with torch.no_grad():
             frames = mels(views)
         return nn.Sequential(

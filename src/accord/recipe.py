@@ -22,8 +22,9 @@ class TableSide(Section):
     """Columns of a table that are one side of pairs; all but their names is told from the data, and written down.
 
     Numbers are divided by the spread of their own column, or with unit="side" by that of the whole side: for columns in one unit, whose
-    proportions say which of them counts (coefficients, pixels, spectra). Sounds are cut or padded to `seconds`, if that is set; with
-    `centre` each of their bands is seen from its mean over the sound, see `accord.LogMel`.
+    proportions say which of them counts (coefficients, pixels, spectra). Silence of sounds that is more than `trim` decibels below
+    their loudest moment is cut off at both ends, and they are cut or padded to `seconds`, if these are set. With `level`, which new runs
+    have, a sound counts as equally loud as others, and with `centre` each of its bands is seen from its mean, see `accord.LogMel`.
     """
 
     columns: Annotated[list[str], Field(min_length=1)]
@@ -33,7 +34,9 @@ class TableSide(Section):
     shape: list[int] | None = None
     categories: list[list[str]] | None = None
     rate: Count | None = None
+    trim: Positive | None = None
     seconds: Positive | None = None
+    level: bool | None = None
     centre: bool = False
 
 
@@ -48,7 +51,9 @@ class Data(Section):
     kinds: dict[str, ColumnKind] | None = None
     kind: Kind | Literal["pair"] | None = None
     rate: Count | None = None
+    trim: Positive | None = None
     seconds: Positive | None = None
+    level: bool | None = None
     centre: bool = False
     shape: list[int] | None = None
     canvas: Count | None = None

@@ -105,7 +105,7 @@ def _found(samples: Samples, data: Data) -> dict[str, Any]:
     if samples.kind != "pair":
         found["shape"] = list(samples.shape)
     if samples.rate:
-        found["rate"] = samples.rate
+        found |= {"rate": samples.rate, "level": data.level is not False}
     if samples.shuffle_buffer and data.shuffle_buffer is None:
         found["shuffle_buffer"] = samples.shuffle_buffer
     return {**found, "features": list(samples.features)} if named(samples) else found
@@ -114,16 +114,18 @@ def _found(samples: Samples, data: Data) -> dict[str, Any]:
 def _sides(data: Data, samples: Samples) -> dict[str, Any]:
     """What the columns of each side turned out to be."""
     parts = samples.sides or ((samples,) if samples.columns else ())
-    names = [name for name, side in (("x", data.x), ("y", data.y)) if side is not None]
-    return {name: _side(part) for name, part in zip(names, parts, strict=True)}
+    given = {name: side for name, side in (("x", data.x), ("y", data.y)) if side is not None}
+    return {name: _side(part, given[name]) for name, part in zip(given, parts, strict=True)}
 
 
-def _side(samples: Samples) -> dict[str, Any]:
+def _side(samples: Samples, section: TableSide) -> dict[str, Any]:
     found: dict[str, Any] = {"columns": list(samples.columns), "kinds": list(samples.kinds), "kind": samples.kind}
     found["shape"] = list(samples.shape)
     if samples.categories:
         found["categories"] = [list(names) for names in samples.categories]
-    return {**found, "rate": samples.rate} if samples.rate else found
+    if samples.rate:
+        found |= {"rate": samples.rate, "level": section.level is not False}
+    return found
 
 
 def side_of(section: TableSide) -> Side:
@@ -134,6 +136,7 @@ def side_of(section: TableSide) -> Side:
         shape=None if section.shape is None else tuple(section.shape),
         categories=None if section.categories is None else tuple(map(tuple, section.categories)),
         rate=section.rate,
+        trim=section.trim,
         seconds=section.seconds,
     )
 
@@ -349,6 +352,7 @@ def reading(recipe: Recipe) -> dict[str, Any]:
             context=pairing.context if isinstance(pairing, Future) else 0,
             length=data.length or (data.shape[0] if whole and data.shape else None),
             rate=data.rate,
+            trim=data.trim,
             seconds=data.seconds,
         ),
         "max_bad_fraction": data.max_bad_fraction,

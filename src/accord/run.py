@@ -137,7 +137,7 @@ class Run:
         """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
         data = self.recipe.data
         sides = [side for side in (data.x, data.y) if side is not None]
-        sound = (data.seconds, data.centre)
+        sound = (data.trim, data.seconds, data.level, data.centre)
         seed = self.recipe.training.seed
         return text_hash(
             SCORES, self.recipe.pairing, data.kind, data.shape, *sound, seed, *(data.features or ()), *sides

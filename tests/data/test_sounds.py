@@ -13,7 +13,7 @@ import torch
 from accord.data.encoded import OneByOne
 from accord.data.policy import Policy
 from accord.data.samples import Refused
-from accord.data.sounds import is_sound, loudest, sound_samples
+from accord.data.sounds import is_sound, loudest, sound_samples, trimmed
 from accord.errors import DataError
 
 
@@ -118,3 +118,32 @@ def test_the_loudest_part_has_no_louder_one_of_its_length(steps: int) -> None:
     kept = loudest(wave, steps)
     every = [float(np.square(wave[i : i + steps]).sum()) for i in range(101 - steps)]
     np.testing.assert_array_equal(kept, wave[int(np.argmax(every)) :][:steps])
+
+
+@pytest.mark.parametrize("decibels", [3.0, 10.0, 25.0])
+def test_ends_that_are_far_below_the_loudest_moment_are_cut_off(decibels: float) -> None:
+    """The same by a loop over frames of 25 ms; quiet parts between loud ones stay."""
+    rate, size = 400, 10
+    wave = np.random.default_rng(0).normal(size=120) * np.repeat([0.01, 1, 0.05, 0.4, 0.1, 0.01], 20)
+    power = [float(np.mean(np.square(wave[i : i + size]))) for i in range(len(wave) - size + 1)]
+    loud = [i for i, p in enumerate(power) if 10 * np.log10(p / max(power)) >= -decibels]
+    np.testing.assert_array_equal(trimmed(wave, rate, decibels), wave[loud[0] : loud[-1] + size])
+    np.testing.assert_array_equal(trimmed(7 * wave, rate, decibels), 7 * trimmed(wave, rate, decibels))
+    np.testing.assert_array_equal(trimmed(wave, rate, 200.0), wave)
+
+
+def test_what_is_short_or_silent_is_not_trimmed() -> None:
+    for values in (np.zeros(0), np.array([0.0, 1.0, 0.0]), np.zeros(900), np.ones(900)):
+        np.testing.assert_array_equal(trimmed(values, 8000, 20.0), values)
+
+
+def test_sounds_are_trimmed_before_they_are_cut_or_padded() -> None:
+    loud = noise(400, 1)
+    wave = np.concatenate([noise(900) // 1000, loud, noise(700) // 1000])
+    found = sound_samples("s", Held([wav(wave), wav(loud)]), KEYS[:2], Policy(), trim=20.0)
+    assert found.shape[0] < 900 and found.ok.all()
+    padded = sound_samples("s", Held([wav(wave), wav(loud)]), KEYS[:2], Policy(), trim=20.0, seconds=1.0)
+    assert padded.shape == (8000, 1)
+    batch, again = found.batch(np.array([0])), padded.batch(np.array([0]))
+    assert isinstance(batch, torch.Tensor) and isinstance(again, torch.Tensor)
+    assert torch.equal(batch[:, :400], again[:, :400]) and bool(again[:, found.shape[0] :].isnan().all())

@@ -120,6 +120,20 @@ def test_centred_bands_do_not_know_what_is_common_to_all_frames() -> None:
     torch.testing.assert_close(centred(x[1:2, :600]), centred(x)[1:2, :6])
 
 
+def test_a_level_makes_loudness_disappear_and_the_floor_a_share() -> None:
+    """Each sound over its root mean square: 5 times as loud is the same, padding is not counted, and silence stays finite."""
+    x = noise(3, 1000, 1)
+    x[1, 600:], x[2] = math.nan, 0.0
+    layer = LogMel(8000, level=True)
+    assert layer.floor == 1e-2 and LogMel(8000).floor == 1e-5 and LogMel(8000, floor=0.1, level=True).floor == 0.1
+    alone = x[1:2, :600]
+    by_hand = LogMel(8000, floor=1e-2)(alone / alone.square().mean().sqrt())
+    torch.testing.assert_close(layer(x)[1:2, :6], by_hand)
+    torch.testing.assert_close(layer(5 * x), layer(x), rtol=1e-4, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(layer(x)[2], torch.full((11, 40), math.log(1e-2)))
+    assert bool(torch.isnan(layer(torch.full((1, 300, 1), math.nan))).all())
+
+
 def test_refusals() -> None:
     with pytest.raises(UsageError, match=r"of 128 mel bands hold no frequency[\s\S]*fewer bands"):
         LogMel(8000, mels=128)

@@ -197,6 +197,7 @@ def _sounds(
         notes=notes,
         rate=request.series.rate,
         length=request.series.length,
+        trim=request.series.trim,
         seconds=request.series.seconds,
         progress=request.progress,
     )

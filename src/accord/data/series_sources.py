@@ -29,7 +29,7 @@ class SeriesOptions:
     each file. window, stride: samples are windows of so many steps. context: how many of them are the past, 0 where they are not
     divided. ahead: windows reach so many steps beyond the end of their series, into what nobody knows yet. length: whole series and
     sounds are padded to so many steps, longer ones are bad. rate: of sounds, steps per second.
-    seconds: how long every sound is made, see `sound_samples`.
+    trim, seconds: what of every sound is kept, see `sound_samples`.
     """
 
     time: str | None = None
@@ -40,6 +40,7 @@ class SeriesOptions:
     ahead: int = 0
     length: int | None = None
     rate: int | None = None
+    trim: float | None = None
     seconds: float | None = None
 
     @property

@@ -31,8 +31,8 @@ class Side:
     """Which columns make a side, and in what form; what is None is told from the data.
 
     kinds: of each column. shape: of one sample, (C, S, S), (features,), (steps, channels) or (bytes,).
-    categories: of each number of a vector the names of its codes, none for a number. rate: of audio. seconds: how long every sound is
-    made, see `sound_samples`.
+    categories: of each number of a vector the names of its codes, none for a number. rate: of audio. trim, seconds: what of every sound
+    is kept, see `sound_samples`.
     """
 
     columns: tuple[str, ...]
@@ -40,6 +40,7 @@ class Side:
     shape: tuple[int, ...] | None = None
     categories: tuple[tuple[str, ...], ...] | None = None
     rate: int | None = None
+    trim: float | None = None
     seconds: float | None = None
 
     @property
@@ -239,6 +240,7 @@ def _sounds(frame: Frame, side: Side, progress: Progress | None) -> Samples:
         policy,
         rate=side.rate,
         length=length,
+        trim=side.trim,
         seconds=side.seconds,
         progress=progress,
     )

@@ -16,6 +16,8 @@ from accord.data.wav import Sound, decode_wav
 from accord.errors import EnvironmentFault
 
 _BATCH = 64
+MOMENT = 0.025
+"""Seconds over which it is told how loud a sound is."""
 
 
 def sound_samples(
@@ -28,6 +30,7 @@ def sound_samples(
     notes: Sequence[str] = (),
     rate: int | None = None,
     length: int | None = None,
+    trim: float | None = None,
     seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Samples:
@@ -42,6 +45,7 @@ def sound_samples(
         notes: said once to the user.
         rate: steps per second, by default those that most sounds have; others are bad.
         length: steps they are padded to, by default those of the longest; longer ones are bad.
+        trim: decibels; what is further below the loudest moment of its own sound is cut off at both ends, see `trimmed`.
         seconds: all sounds are this long, in place of `length`: shorter ones are padded, of longer ones the loudest part is kept.
         progress: called with (done, total).
 
@@ -52,6 +56,10 @@ def sound_samples(
     found, content, refused = _decoded(name, encoded, progress)
     rates = Counter(sound.rate for sound in found if sound is not None)
     common = rate or (rates.most_common(1)[0][0] if rates else 0)
+    if trim is not None:
+        found = [
+            None if sound is None else sound._replace(wave=trimmed(sound.wave, sound.rate, trim)) for sound in found
+        ]
     longest = length or max((len(s.wave) for s in found if s is not None and s.rate == common), default=1)
     if seconds is not None:
         longest = max(1, round(seconds * common))
@@ -90,6 +98,20 @@ def loudest(wave: np.ndarray, steps: int) -> np.ndarray:
     energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
     start = int((energy[steps:] - energy[:-steps]).argmax())
     return wave[start : start + steps]
+
+
+def trimmed(wave: np.ndarray, rate: int, decibels: float) -> np.ndarray:
+    """The wave from the first to the last frame whose mean square is at most so many decibels below that of the loudest frame.
+
+    Frames are of `MOMENT` seconds and begin at every step; a wave that is no longer than one is left as it is.
+    """
+    steps = max(1, round(MOMENT * rate))
+    if len(wave) <= steps:
+        return wave
+    energy = np.concatenate([[0.0], np.cumsum(np.square(wave, dtype=np.float64))])
+    frames = energy[steps:] - energy[:-steps]
+    loud = np.flatnonzero(frames >= frames.max() * 10 ** (-decibels / 10))
+    return wave[loud[0] : loud[-1] + steps]
 
 
 def is_sound(encoded: Encoded) -> bool:

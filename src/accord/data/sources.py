@@ -262,7 +262,7 @@ def _files_of_a_side(source: Source, request: Request) -> Request | None:
     if side.kinds == ("image",):
         options = replace(options, size=side.shape[-1], channels=side.shape[0])
     else:
-        series = replace(series, length=side.shape[0], rate=side.rate, seconds=side.seconds)
+        series = replace(series, length=side.shape[0], rate=side.rate, trim=side.trim, seconds=side.seconds)
     return replace(request, columns=columns_of(None, None, None), options=options, series=series)
 
 

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from accord.errors import UsageError
 
+SILENCE = 1e-12
+"""A mean square below this is taken for this: silence stays silence."""
+
 
 class LogMel(nn.Module):
     r"""Log-mel energies of waveforms: (batch, step, 1) to (batch, frame, mels), the first layer of an encoder of sound.
@@ -30,7 +33,9 @@ class LogMel(nn.Module):
         mels: number of bands.
         window: seconds of a frame.
         hop: seconds from one frame to the next.
-        floor: epsilon, added before the logarithm: what is much weaker than this power is silence.
+        floor: epsilon, added before the logarithm: what is much weaker than this power is silence. By default 1e-5, and 1e-2 with `level`.
+        level: divide each sound by the root of the mean square of its observed steps: how loud it was recorded is gone, and `floor` is a
+            share of its own power, so that silence is as far below speech in a quiet recording as in a loud one.
         centre: subtract from each band its mean over the frames of the sound (Atal 1974, doi:10.1121/1.1914702): what voice, microphone
             and loudness add to every frame is gone, and so is all else that does not change.
 
@@ -50,15 +55,16 @@ class LogMel(nn.Module):
         mels: int = 40,
         window: float = 0.025,
         hop: float = 0.010,
-        floor: float = 1e-5,
+        floor: float | None = None,
+        level: bool = False,
         centre: bool = False,
     ):
         super().__init__()
         self.window, self.hop, self.mels = round(rate * window), round(rate * hop), mels
-        self.floor, self.centre = floor, centre
-        if min(self.window - 1, self.hop, mels, floor) <= 0:
+        self.floor, self.level, self.centre = (1e-2 if level else 1e-5) if floor is None else floor, level, centre
+        if min(self.window - 1, self.hop, mels, self.floor) <= 0:
             raise UsageError(
-                f"a window of {self.window} steps, a hop of {self.hop}, {mels} bands and a floor of {floor} make no frames",
+                f"a window of {self.window} steps, a hop of {self.hop}, {mels} bands and a floor of {self.floor} make no frames",
                 help="window and hop are in seconds, rate in steps a second",
             )
         self.points = 2 ** math.ceil(math.log2(self.window))
@@ -74,7 +80,11 @@ class LogMel(nn.Module):
             wave = x[..., 0].to(self.taper.dtype)
             wave = F.pad(wave, (0, max(0, self.window - wave.shape[1])), value=torch.nan)
             known = ~torch.isnan(wave)
-            bands = self.power(torch.where(known, wave, 0.0)) @ self.weights
+            wave = torch.where(known, wave, 0.0)
+            if self.level:
+                square = wave.square().sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
+                wave = wave * square.clamp_min(SILENCE).rsqrt()
+            bands = self.power(wave) @ self.weights
         parts = known.unfold(1, self.window, self.hop)
         made = parts.all(2)
         made[:, 0] = parts[:, 0].any(1)
