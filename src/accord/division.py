@@ -61,6 +61,8 @@ def _nothing_left(samples: Samples, train: int, held_out: int) -> DataError:
     return DataError(
         f"{len(samples):,} {'series' if whole else 'samples'}, {held_out:,} held out and {train:,} left to train on: at least 2 are needed",
         where=samples.name,
-        help="cut it into windows: --set data.window=STEPS" if whole else "give more data, or set data.held_out=0",
-        code="E343",
+        help="cut it into windows: --set data.window=STEPS"
+        if whole
+        else "give more samples, or hold fewer of them out (data.held_out)",
+        code="E319",
     )
