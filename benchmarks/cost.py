@@ -31,6 +31,7 @@ from accord.build_objective import COSTS, PRINCIPLES
 from accord.model.centred import CentredDivergence
 from accord.model.energy import Cost, Energy, squared_error
 from accord.model.latent import Deterministic
+from accord.model.matching import LocalMatching
 from accord.model.minimize import Enumerate
 from accord.model.predictor import IdentityPredictor
 from accord.objective.contrastive import info_nce
@@ -75,7 +76,7 @@ EXPECTED: dict[str, Slopes] = {
     **dict.fromkeys(("logistic", "spectral", "info_nce, hardest 16"), CONTRASTIVE),
 }
 FAMILIES = {
-    "regularised": ("vicreg", "barlow_twins", "sigreg", "visreg", "rdmreg", "mmcr", "coding_rate"),
+    "regularised": ("vicreg", "vicregl", "barlow_twins", "sigreg", "visreg", "rdmreg", "mmcr", "coding_rate"),
     "contrastive": (
         "info_nce",
         "dcl",
@@ -111,6 +112,8 @@ def terms_of(name: str) -> Terms:
 def cost_of(name: str, dim: int) -> Cost:
     if name == "dino":
         return CentredDivergence(dim)
+    if name == "vicregl":
+        return LocalMatching(dim // 2, positions=16, matches=6)
     principle = name.partition(",")[0]
     known: str = presets.GOES_WITH.get(principle, {}).get("cost", "squared_error")
     return COSTS.get(known, squared_error)

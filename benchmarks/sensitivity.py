@@ -67,7 +67,7 @@ def sigreg(weight: float) -> list[str]:
 
 NOTHING = ["objective.variance=0", "objective.covariance=0"]
 PRINCIPLES = (
-    "vicreg barlow_twins sigreg visreg info_nce dcl siglip triplet siamese square_square logistic spectral align_uniform "
+    "vicreg vicregl barlow_twins sigreg visreg info_nce dcl siglip triplet siamese square_square logistic spectral align_uniform "
     "mmcr coding_rate rdmreg byol simsiam"
 )
 CASES: dict[str, dict[str, list[str]]] = {

@@ -123,8 +123,8 @@ def test_embed_either_side(accord: Command, runs: Callable[[str], Path], tmp_pat
             found = np.load(out)
             values = samples.batch(np.arange(40))
             with torch.no_grad():
-                h = encoder.features(plain(values, torch.ones(40)))
-                expected = h if layer == "features" else encoder.embed(h)
+                h = encoder.represent(plain(values, torch.ones(40)))
+                expected = h.features if layer == "features" else h.embeddings
             np.testing.assert_allclose(found[:40], expected.numpy(), atol=1e-4, rtol=1e-4)
     refused = accord("embed", run.path, source, "-o", tmp_path / "e.npy", "--side", "z")
     assert refused.code == 2 and "unknown side" in refused.err

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from accord.model.latent import Latent as Latent
     from accord.model.markov import Markov as Markov
     from accord.model.markov import Viterbi as Viterbi
+    from accord.model.matching import LocalMatching as LocalMatching
     from accord.model.minimize import BestOf as BestOf
     from accord.model.minimize import Enumerate as Enumerate
     from accord.model.minimize import Minimizer as Minimizer
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
     from accord.objective.principles import regularized as regularized
     from accord.objective.principles import sigreg as sigreg
     from accord.objective.principles import vicreg as vicreg
+    from accord.objective.principles import vicregl as vicregl
     from accord.objective.principles import visreg as visreg
     from accord.objective.temporal import InverseDynamics as InverseDynamics
     from accord.objective.temporal import straight as straight
@@ -201,6 +203,7 @@ _NAMES = {
     "accord.model.langevin": "Langevin",
     "accord.model.latent": "Deterministic Latent",
     "accord.model.markov": "Markov Viterbi",
+    "accord.model.matching": "LocalMatching",
     "accord.model.minimize": "BestOf Enumerate Minimizer Minimum",
     "accord.model.mlp": "MLP",
     "accord.model.multiscale": "MultiScale",
@@ -223,7 +226,7 @@ _NAMES = {
     "accord.objective.latent_terms": "UsageEntropy",
     "accord.objective.loss": "Inference Loss Objective Term Terms free_energy",
     "accord.objective.negatives": "InBatch Mined Negatives Sampled",
-    "accord.objective.principles": "barlow_twins coding_rate mmcr rdmreg regularized sigreg vicreg visreg",
+    "accord.objective.principles": "barlow_twins coding_rate mmcr rdmreg regularized sigreg vicreg vicregl visreg",
     "accord.objective.temporal": "InverseDynamics straight temporal_similarity",
     "accord.train.checkpoint": "load_weights",
     "accord.train.fit": "Fit fit",
@@ -231,7 +234,6 @@ _NAMES = {
 }
 """Public names by the file they live in."""
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
-
 
 __all__ = [
     "LARS",
@@ -285,6 +287,7 @@ __all__ = [
     "Latent",
     "Lista",
     "Loader",
+    "LocalMatching",
     "LogMel",
     "Loss",
     "LowDimensional",
@@ -379,6 +382,7 @@ __all__ = [
     "triplet",
     "two_views",
     "vicreg",
+    "vicregl",
     "visreg",
     "vit_base",
     "vit_small",

@@ -84,7 +84,7 @@ def model(recipe: r.Recipe, first: nn.Module, first_y: nn.Module | None = None) 
         )
     _require_apt_changes(recipe)
     encoder_x = encoder(recipe, recipe.encoder, first, form_of(recipe, "x"), x)
-    dim, action_dim, compared = recipe.projector.dim, pairing(recipe).action_dim, cost(recipe)
+    dim, action_dim, compared = recipe.projector.width, pairing(recipe).action_dim, cost(recipe)
     if isinstance(recipe.objective, Rival):
         if isinstance(recipe.pairing, r.Masked):
             raise UsageError(
@@ -194,7 +194,7 @@ def predictor(recipe: r.Recipe, z: Latent) -> Predictor:
     Raises:
         UsageError: for a predictor that takes no z where there is one, or needs one where there is none.
     """
-    section, dim, action_dim = recipe.predictor, recipe.projector.dim, pairing(recipe).action_dim
+    section, dim, action_dim = recipe.predictor, recipe.projector.width, pairing(recipe).action_dim
     hidden = None if section.hidden is None else tuple(section.hidden)
     if section.name == "mlp":
         return MLPPredictor(dim, z.dim, action_dim=action_dim, hidden=hidden)

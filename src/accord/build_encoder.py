@@ -17,11 +17,12 @@ from accord.model.audio import LogMel
 from accord.model.encoder import Branch, Encoder
 from accord.model.external import hugging_face_backbone, timm_backbone
 from accord.model.external_text import hugging_face_text
+from accord.model.feature_map import Mapped, WithMap
 from accord.model.foreign import identity
 from accord.model.mlp import MLP
 from accord.model.multiscale import MultiScale
 from accord.model.normalize import MeanForMissing, Standardize
-from accord.model.projector import Projector, Prototypes
+from accord.model.projector import LocalProjector, Projector, Prototypes
 from accord.model.resnet import resnet18, resnet34, resnet50
 from accord.model.series import SeriesConv, SeriesTransformer
 from accord.model.tabular import Tabular
@@ -116,10 +117,37 @@ def encoder(
     recipe: r.Recipe, section: e.EncoderSection, first: nn.Module, form: Form, shape: Shape, *, plain: bool = False
 ) -> Encoder:
     """What stands before it, backbone and projector, for inputs of this shape; `plain`: nothing of them is ever hidden."""
+    if recipe.projector.grid is not None:
+        return _with_map(recipe, section, first, form, shape)
     if isinstance(section, e.IdentityEncoder):
         return _identity(recipe, first, form, shape)
     network, width = backbone(section, recipe, form, shape, plain=plain)
     return Encoder(nn.Sequential(first, network), _projector(recipe, width), sample_ndim=NDIM[form.kind])
+
+
+def _with_map(recipe: r.Recipe, section: e.EncoderSection, first: nn.Module, form: Form, shape: Shape) -> Encoder:
+    """An encoder whose embedding has a part for each cell of a grid."""
+    known = not isinstance(section, e.IdentityEncoder) and not isinstance(recipe.pairing, r.MaskedBlocks)
+    network = backbone(section, recipe, form, shape)[0] if known else None
+    if not isinstance(network, Mapped):
+        raise UsageError(
+            f"{recipe.objective.name} matches positions of images, and the encoder {section.name!r} of {form.kind} data has no map of them"
+            if known or isinstance(section, e.IdentityEncoder)
+            else f"{recipe.objective.name} matches positions of images, which the pairing 'masked_blocks' hides",
+            where="objective.name",
+            help=f"use vicreg{', or an encoder of images with a map: multiscale, resnet18, vit' if form.kind == 'image' else ''}",
+            code="E210",
+        )
+    grid, width, hidden = recipe.projector.grid, recipe.projector.local_dim, tuple(recipe.projector.hidden)
+    assert grid is not None and width is not None, "the recipe is not valid"
+    whole = Projector(network.feature_dim, recipe.projector.dim, hidden=hidden)
+    local = Projector(network.map_dim, width, hidden=hidden)
+    return Encoder(
+        nn.Sequential(first, WithMap(network, grid)),
+        LocalProjector(whole, local, positions=grid**2),
+        sample_ndim=NDIM[form.kind],
+        feature_dim=network.feature_dim,
+    )
 
 
 def _projector(recipe: r.Recipe, width: int) -> nn.Module:
@@ -303,5 +331,6 @@ def initialise(encoder: Branch, section: e.EncoderYSection | None, views: Tensor
         assert isinstance(encoder, Encoder)
         assert isinstance(encoder.backbone, nn.Sequential)
         network = encoder.backbone[1]
+        network = network.backbone if isinstance(network, WithMap) else network
         assert isinstance(network, MultiScale)
         network.initialise_stem(encoder.backbone[0](views), seed=seed)

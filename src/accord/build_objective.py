@@ -10,6 +10,7 @@ from accord.model.centred import CentredDivergence
 from accord.model.density import Density
 from accord.model.energy import Cost, cosine, smooth_l1, squared_error
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.matching import LocalMatching
 from accord.objective.contrastive import (
     align_uniform,
     contrastive_divergence,
@@ -27,14 +28,15 @@ from accord.objective.distillation import byol, dino, distilled, jepa, simsiam
 from accord.objective.latent_terms import UsageEntropy
 from accord.objective.loss import Objective, Terms
 from accord.objective.negatives import InBatch, Mined, Negatives, Sampled
-from accord.objective.principles import barlow_twins, coding_rate, mmcr, rdmreg, sigreg, vicreg, visreg
+from accord.objective.principles import barlow_twins, coding_rate, mmcr, rdmreg, sigreg, vicreg, vicregl, visreg
 from accord.recipe import Recipe
 from accord.recipe_latent import CodebookLatent
-from accord.recipe_objective import DINO, Contrastive, ContrastiveDivergence, Distilled, ScoreMatching
+from accord.recipe_objective import DINO, Contrastive, ContrastiveDivergence, Distilled, ScoreMatching, VICRegL
 from accord.recipe_rivals import Rival
 
 PRINCIPLES: dict[str, Callable[..., Terms]] = {
     "vicreg": vicreg,
+    "vicregl": vicregl,
     "barlow_twins": barlow_twins,
     "sigreg": sigreg,
     "visreg": visreg,
@@ -75,12 +77,14 @@ def objective_of(recipe: Recipe, model: JointEmbedding) -> Objective:
 
 
 def cost(recipe: Recipe) -> Cost:
-    """What compares prediction and y; that of DINO has its temperatures.
+    """What compares prediction and y; that of DINO has its temperatures, that of VICRegL its matches.
 
     Raises:
-        UsageError: for a cross-entropy without DINO, or the reverse.
+        UsageError: for a cross-entropy without DINO, matches or a map without VICRegL, or the reverse.
     """
     about = recipe.objective
+    if isinstance(about, VICRegL) or recipe.cost == "local_matching" or recipe.projector.grid is not None:
+        return _matching(recipe)
     if isinstance(about, DINO) != (recipe.cost == "centred_divergence"):
         raise UsageError(
             f"cost {recipe.cost!r} does not go with objective.name = {about.name!r}",
@@ -98,6 +102,26 @@ def cost(recipe: Recipe) -> Cost:
     return COSTS[recipe.cost]
 
 
+def _matching(recipe: Recipe) -> LocalMatching:
+    about, projector = recipe.objective, recipe.projector
+    if not isinstance(about, VICRegL) or recipe.cost != "local_matching" or projector.grid is None:
+        grid = "no grid" if projector.grid is None else f"a grid of {projector.grid}"
+        raise UsageError(
+            f"objective.name = {about.name!r}, cost {recipe.cost!r} and a projector with {grid} do not go together",
+            where="cost",
+            help="vicregl, local_matching, and projector.grid and projector.local_dim: set all of them, or none",
+            code="E218",
+        )
+    if about.matches > projector.grid**2:
+        raise UsageError(
+            f"{about.matches} matches were asked for of {projector.grid**2} positions",
+            where="objective.matches",
+            help=f"set it to {projector.grid**2} or less, or raise projector.grid",
+            code="E218",
+        )
+    return LocalMatching(projector.dim, positions=projector.grid**2, matches=about.matches, alpha=about.alpha)
+
+
 def terms(recipe: Recipe) -> Terms:
     """What a recipe's model is trained by: the terms of its principle, and the care for codes if it asks for it.
 
@@ -108,6 +132,8 @@ def terms(recipe: Recipe) -> Terms:
     if isinstance(section, ContrastiveDivergence | ScoreMatching):
         _require_given_y(recipe)
     options = section.model_dump(exclude={"name", *Contrastive.model_fields})
+    if isinstance(section, VICRegL):
+        options = section.model_dump(exclude={"name", "alpha", "matches"})  # these belong to the cost
     if isinstance(section, Contrastive):
         options["negatives"] = negatives(section)
     if isinstance(section, Distilled):

@@ -184,6 +184,7 @@ MADE_OF_X: Table = {
 """What rivals have that make y itself: a decoder, and no z."""
 
 GOES_WITH: dict[str, Table] = {
+    "vicregl": {"cost": "local_matching", "projector": {"grid": 4, "local_dim": 32}},
     "mmcr": ON_THE_SPHERE,
     "coding_rate": ON_THE_SPHERE,
     "info_nce": ON_THE_SPHERE,

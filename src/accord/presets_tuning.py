@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "regularised": ("vicreg", "barlow_twins", "sigreg", "visreg", "rdmreg", "mmcr", "coding_rate"),
+    "regularised": ("vicreg", "vicregl", "barlow_twins", "sigreg", "visreg", "rdmreg", "mmcr", "coding_rate"),
     "contrastive": (
         "info_nce",
         "dcl",
@@ -52,6 +52,7 @@ class Knob(NamedTuple):
 
 KNOBS: dict[str, Knob] = {
     "vicreg": Knob("covariance", (4.0, 0.25)),
+    "vicregl": Knob("alpha", (0.5, 0.9)),
     "barlow_twins": Knob("off_diagonal", (0.02, 0.00125)),
     "sigreg": Knob("weight", (0.02, 0.125)),
     "visreg": Knob("weight", (0.8, 0.95)),

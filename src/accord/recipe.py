@@ -176,12 +176,26 @@ PairingSection = Annotated[TwoViews | Halves | Columns | MaskedBlocks | Future |
 class Projector(Section):
     """The expander between the features and the embeddings that carry the energy.
 
-    With a bottleneck the embedding consists of cosines of a vector of this width with `dim` prototypes, as in DINO.
+    With a bottleneck the embedding consists of cosines of a vector of this width with `dim` prototypes, as in DINO. With a grid it has,
+    beside `dim` numbers for the image, `local_dim` for each cell of a grid x grid map, as in VICRegL.
     """
 
     hidden: list[Count] = Field(default=[1024])
     bottleneck: Count | None = None
     dim: Annotated[int, Field(ge=2)] = 256
+    grid: Count | None = None
+    local_dim: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_map(self) -> Projector:
+        if (self.grid is None) != (self.local_dim is None):
+            raise ValueError("give both grid and local_dim, or neither")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Width of the embedding."""
+        return self.dim + (0 if self.grid is None or self.local_dim is None else self.grid**2 * self.local_dim)
 
 
 class Predictor(Section):
@@ -237,7 +251,7 @@ class Recipe(Section):
     predictor: Predictor = Predictor()
     latent: LatentSection = DeterministicLatent(name="deterministic")
     minimizer: MinimizerSection | None = None
-    cost: Literal["squared_error", "smooth_l1", "cosine", "centred_divergence"] = "squared_error"
+    cost: Literal["squared_error", "smooth_l1", "cosine", "centred_divergence", "local_matching"] = "squared_error"
     objective: ObjectiveSection = VICReg(name="vicreg")
     optimizer: Optimizer = Optimizer()
     training: Training = Training()

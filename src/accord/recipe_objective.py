@@ -19,6 +19,17 @@ class VICReg(Section):
     covariance: NotNegative = 1.0
 
 
+class VICRegL(Section):
+    """Bardes, Ponce, LeCun 2022, arXiv:2210.01571: VICReg of images (alpha) and of their positions, of which some are matched."""
+
+    name: Literal["vicregl"]
+    invariance: NotNegative = 25.0
+    variance: NotNegative = 25.0
+    covariance: NotNegative = 1.0
+    alpha: Fraction = 0.75
+    matches: Count = 6
+
+
 class BarlowTwins(Section):
     """Zbontar et al. 2021, arXiv:2103.03230."""
 
@@ -202,7 +213,7 @@ class JEPA(Distilled):
 
 DistilledSection = BYOL | SimSiam | DINO | JEPA
 
-RegularizedSection = VICReg | BarlowTwins | SIGReg | VISReg | MMCR | CodingRate | RDMReg
+RegularizedSection = VICReg | VICRegL | BarlowTwins | SIGReg | VISReg | MMCR | CodingRate | RDMReg
 
 ObjectiveSection = Annotated[
     RegularizedSection | ContrastiveSection | GivenYSection | DistilledSection | Rival, Field(discriminator="name")

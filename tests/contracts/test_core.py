@@ -20,6 +20,7 @@ from accord.model.encoder import Encoder
 from accord.model.energy import Energy, cosine, smooth_l1, squared_error
 from accord.model.joint_embedding import JointEmbedding
 from accord.model.latent import Deterministic, Latent
+from accord.model.matching import LocalMatching
 from accord.model.minimize import Enumerate, soft_minimum
 from accord.model.mlp import MLP
 from accord.model.predictor import IdentityPredictor, MLPPredictor, Predictor
@@ -37,7 +38,17 @@ from accord.objective.contrastive import (
 )
 from accord.objective.loss import Inference, Objective, free_energy
 from accord.objective.negatives import Mined, Sampled
-from accord.objective.principles import barlow_twins, coding_rate, mmcr, rdmreg, regularized, sigreg, vicreg, visreg
+from accord.objective.principles import (
+    barlow_twins,
+    coding_rate,
+    mmcr,
+    rdmreg,
+    regularized,
+    sigreg,
+    vicreg,
+    vicregl,
+    visreg,
+)
 
 DIM, BATCH, LATENT = 5, 6, 3
 
@@ -285,6 +296,7 @@ def test_gradients_equal_finite_differences() -> None:
 PRINCIPLES = {
     "vicreg": vicreg,
     "paper": lambda: vicreg(convention="paper"),
+    "vicregl": vicregl,
     "barlow_twins": barlow_twins,
     "sigreg": lambda: sigreg(slices=16),
     "visreg": lambda: visreg(slices=16),
@@ -306,11 +318,16 @@ PRINCIPLES = {
 }
 
 
+COSTS = {"vicregl": LocalMatching(1, positions=2, matches=1)}
+"""Of principles that are made for another than the squared error."""
+
+
 @pytest.mark.parametrize("principle", PRINCIPLES)
 @pytest.mark.parametrize("shared", [True, False])
 def test_gradients_reach_every_parameter_and_no_frozen_one(principle: str, shared: bool) -> None:
     """Of an encoder and, where the principle uses F, of a predictor and a latent (with finite beta all codes take part)."""
     model = make(4, beta=1.0, shared=shared)
+    model.cost = COSTS.get(principle, squared_error)
     terms = PRINCIPLES[principle]()
     frozen = model.encoder_y.projector
     if not shared:

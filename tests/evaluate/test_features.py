@@ -29,9 +29,9 @@ def test_features_are_those_of_the_plain_view_in_order(
     digit_model.eval()
     with torch.no_grad():
         for row, i in enumerate(index):
-            h = digit_model.encoder_x.features(views.plain(digits.batch(index[row : row + 1])))
-            assert torch.allclose(found.features[row], h[0], atol=1e-6), i
-            assert torch.allclose(found.embeddings[row], digit_model.encoder_x.embed(h)[0], atol=1e-6)
+            x = views.plain(digits.batch(index[row : row + 1]))
+            assert torch.allclose(found.features[row], digit_model.encoder_x.features(x)[0], atol=1e-6), i
+            assert torch.allclose(found.embeddings[row], digit_model.encoder_x(x)[0], atol=1e-6)
     digit_model.train()
     assert found.features.shape == (5, 256) and found.embeddings.shape == (5, 24)
     assert torch.equal(found.features[1], found.features[2])

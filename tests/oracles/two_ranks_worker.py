@@ -18,11 +18,12 @@ from accord.model.batch_norm import BatchNorm1d, BatchNorm2d
 from accord.model.centred import CentredDivergence
 from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
-from accord.model.energy import cosine
+from accord.model.energy import cosine, squared_error
 from accord.model.joint_embedding import JointEmbedding
+from accord.model.matching import LocalMatching
 from accord.model.mlp import MLP
 from accord.model.predictor import IdentityPredictor, MLPPredictor
-from accord.model.projector import Projector
+from accord.model.projector import LocalProjector, Projector
 from accord.model.teacher import MovingAverage
 from accord.objective import (
     chains,
@@ -98,14 +99,22 @@ def statistic(function: Callable[[Tensor, Tensor], Tensor], dim: int, views: int
     return case
 
 
-def objective(terms: Callable[[], Terms], *, dim: int = 6, final_norm: bool = False) -> Callable[[slice], Result]:
+def objective(
+    terms: Callable[[], Terms], *, dim: int = 6, final_norm: bool = False, parts: bool = False
+) -> Callable[[slice], Result]:
     """Parameter gradients of an objective; on two ranks, as DistributedDataParallel makes them."""
 
     def case(part: slice) -> Result:
         torch.manual_seed(0)
-        encoder = Encoder(MLP(4, (8, 8)), Projector(8, dim, hidden=(16,), final_norm=final_norm))
-        predictor = IdentityPredictor() if final_norm else MLPPredictor(dim)
-        module: nn.Module = principles.regularized(JointEmbedding(encoder, encoder, predictor), terms()).double()
+        projector: nn.Module = Projector(8, dim, hidden=(16,), final_norm=final_norm)
+        if parts:  # two features, and a map of three positions and two channels
+            projector = LocalProjector(Projector(2, 3, hidden=(5,)), Projector(2, 1, hidden=(5,)), positions=3)
+        encoder = Encoder(MLP(4, (8, 8)), projector, feature_dim=2 if parts else None)
+        predictor = IdentityPredictor() if final_norm or parts else MLPPredictor(dim)
+        cost = LocalMatching(3, positions=3, matches=2) if parts else squared_error
+        module: nn.Module = principles.regularized(
+            JointEmbedding(encoder, encoder, predictor, cost=cost), terms()
+        ).double()
         names = [name for name, _ in module.named_parameters()]
         if dist.is_initialized():
             module = DistributedDataParallel(module)
@@ -271,6 +280,7 @@ CASES: dict[str, tuple[tuple[slice, slice], Callable[[slice], Result]]] = {
     "triplet objective": (UNEVEN, objective(contrastive.triplet)),
     "align_uniform objective": (EVEN, objective(contrastive.align_uniform)),
     "vicreg objective": (EVEN, objective(principles.vicreg)),
+    "vicregl objective": (EVEN, objective(principles.vicregl, parts=True)),
     "vicreg objective, n < d": (EVEN, objective(principles.vicreg, dim=20)),
     "barlow_twins objective": (EVEN, objective(principles.barlow_twins, final_norm=True)),
     "sigreg objective": (EVEN, objective(lambda: principles.sigreg(weight=0.5, slices=64))),

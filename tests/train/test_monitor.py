@@ -19,9 +19,10 @@ from accord.data.pairing import Pairing
 from accord.data.random import Draws
 from accord.errors import Collapsed, Diverged
 from accord.model.energy import Cost, cosine, squared_error
+from accord.model.matching import LocalMatching
 from accord.objective.contrastive import align_uniform, info_nce, siamese, siglip, triplet
 from accord.objective.loss import Terms
-from accord.objective.principles import barlow_twins, coding_rate, mmcr, sigreg, vicreg, visreg
+from accord.objective.principles import barlow_twins, coding_rate, mmcr, sigreg, vicreg, vicregl, visreg
 from accord.train.device import choose_device
 from accord.train.monitor import PATIENCE, Alarm, CollapseWatch, Health, Probe
 from accord.train.progress import Silent
@@ -378,6 +379,18 @@ def test_a_length_that_the_cost_does_not_see_is_no_collapse(tmp_path: Path) -> N
         found[cost] = after.std_mean / before.std_mean
     assert found[cosine] == pytest.approx(1, rel=1e-3)
     assert found[squared_error] == pytest.approx(1e-3, rel=1e-3)
+
+
+PARTS = LocalMatching(32, positions=4, matches=2)
+"""Of embeddings of 96 numbers, 16 for each position."""
+
+
+def test_a_healthy_run_of_parts_raises_no_alarm_and_one_without_variance_does(tmp_path: Path) -> None:
+    lines = run(tmp_path / "healthy", vicregl(), lr=3e-3, cost=PARTS)
+    assert not [line for line in lines if "event" in line]
+    assert lines[-1]["energy_auroc"] > 0.9
+    with pytest.raises(Collapsed, match="constant collapse at step"):
+        run(tmp_path / "collapsed", vicregl(variance=0.0, covariance=0.0), steps=250, cost=PARTS)
 
 
 @pytest.mark.parametrize("name", HEALTHY)

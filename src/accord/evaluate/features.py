@@ -18,7 +18,7 @@ from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.data.values import Sides, Values, blank, form
 from accord.errors import ArtifactError, DataError
-from accord.model.encoder import Branch
+from accord.model.encoder import Branch, Represented
 from accord.model.joint_embedding import JointEmbedding
 
 BATCH = 256
@@ -28,13 +28,6 @@ Stop = Callable[[], None]
 
 def never() -> None:
     """The `Stop` that does not stop."""
-
-
-class Represented(NamedTuple):
-    """Of each sample, on the CPU: features (n, feature), before the projector, and embeddings (n, dim), after it."""
-
-    features: Tensor
-    embeddings: Tensor
 
 
 class Embedded(NamedTuple):
@@ -112,7 +105,7 @@ def extract(
     stop: Stop = never,
     finite: bool = True,
 ) -> Represented:
-    """Features and embeddings of the plain x (or y) of `samples[index]`, in order.
+    """Features (n, feature) and embeddings (n, dim) of the plain x (or y) of `samples[index]`, in order, on the CPU.
 
     Args:
         encoder: left in the mode it had.
@@ -131,9 +124,9 @@ def extract(
     with evaluating(encoder) as device:
         for rows in read(samples, index, device, batch_size):
             stop()
-            h = encoder.features((pairing.plain if side == "x" else pairing.plain_y)(rows.values, rows.aspect))
-            features.append(h.float().cpu())
-            embeddings.append(encoder.embed(h).float().cpu())
+            found = encoder.represent((pairing.plain if side == "x" else pairing.plain_y)(rows.values, rows.aspect))
+            features.append(found.features.float().cpu())
+            embeddings.append(found.embeddings.float().cpu())
     found = Represented(_joined(features), _joined(embeddings))
     for values in found if finite else ():
         check_finite(values, samples, index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -11,8 +12,15 @@ from torch import Tensor, nn
 from accord.errors import UsageError
 
 
+class Represented(NamedTuple):
+    """Features (*batch, feature), before the projector, and embeddings (*batch, dim), after it."""
+
+    features: Tensor
+    embeddings: Tensor
+
+
 class Branch(nn.Module, ABC):
-    """One side of a joint embedding: from inputs to the features that users read, and from these to the embedding.
+    """One side of a joint embedding: from inputs to the features that users read, and to the embedding.
 
     Attributes:
         sample_ndim: axes of one sample, see `Encoder`.
@@ -25,12 +33,12 @@ class Branch(nn.Module, ABC):
         """What probes and users' embeddings read."""
 
     @abstractmethod
-    def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
-        """The embedding of features that are at hand."""
+    def represent(self, x: Shaped[Tensor, "*batch _"]) -> Represented:
+        """Features and embeddings in one pass."""
 
     def forward(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch dim"]:
         """The embedding s."""
-        return self.embed(self.features(x))
+        return self.represent(x).embeddings
 
 
 class Encoder(Branch):
@@ -41,13 +49,23 @@ class Encoder(Branch):
         projector: maps features to embeddings (batch, dim); by default there is none and the embedding is the feature.
         sample_ndim: axes of one sample (3 for images, 1 for vectors). Axes before them are batch axes, and any number of
             them is allowed: several crops of one image are (crops, batch, channel, height, width). None means exactly one.
+        feature_dim: how many of the numbers that the backbone makes are features; the others are for the projector alone, as the map
+            of `WithMap` is. None means all.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module | None = None, *, sample_ndim: int | None = None):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module | None = None,
+        *,
+        sample_ndim: int | None = None,
+        feature_dim: int | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.projector = nn.Identity() if projector is None else projector
         self.sample_ndim = sample_ndim
+        self.feature_dim = feature_dim
 
     def features(self, x: Shaped[Tensor, "*batch _"]) -> Float[Tensor, "*batch feature"]:
         """What probes and users' embeddings read: the output of the backbone, before the projector.
@@ -55,6 +73,19 @@ class Encoder(Branch):
         Raises:
             UsageError: if the backbone does not return one vector per sample.
         """
+        return self._made(x)[..., : self.feature_dim]
+
+    def represent(self, x: Shaped[Tensor, "*batch _"]) -> Represented:
+        """Features and embeddings in one pass of the backbone.
+
+        Raises:
+            UsageError: as `features`.
+        """
+        made = self._made(x)
+        return Represented(made[..., : self.feature_dim], self.embed(made))
+
+    def _made(self, x: Tensor) -> Tensor:
+        """The output of the backbone."""
         ndim = x.ndim - 1 if self.sample_ndim is None else self.sample_ndim
         batch = x.shape[: x.ndim - ndim]
         features: Tensor = self.backbone(x.reshape(math.prod(batch), *x.shape[x.ndim - ndim :]))
@@ -65,10 +96,10 @@ class Encoder(Branch):
             )
         return features.reshape(*batch, features.shape[-1])
 
-    def embed(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch dim"]:
-        """The embedding of features that are at hand."""
-        if features.ndim == 2:
-            plain: Tensor = self.projector(features)
+    def embed(self, made: Float[Tensor, "*batch made"]) -> Float[Tensor, "*batch dim"]:
+        """The embedding of what the backbone made: of the features, and of what comes after them."""
+        if made.ndim == 2:
+            plain: Tensor = self.projector(made)
             return plain
-        embedding: Tensor = self.projector(features.reshape(math.prod(features.shape[:-1]), features.shape[-1]))
-        return embedding.reshape(*features.shape[:-1], embedding.shape[-1])
+        embedding: Tensor = self.projector(made.reshape(math.prod(made.shape[:-1]), made.shape[-1]))
+        return embedding.reshape(*made.shape[:-1], embedding.shape[-1])

@@ -34,18 +34,19 @@ def squared_error(s_y_hat: Float[Tensor, "*a dim"], s_y: Float[Tensor, "*b dim"]
     if not all_against_all(a, b):
         return (a - b).square().mean(-1)
     with torch.autocast(a.device.type, enabled=False):
-        return _squares(a.squeeze(-2), b.squeeze(0))
+        return all_squares(a.squeeze(-2), b.squeeze(0))
 
 
-def _squares(a: Float[Tensor, "*c n dim"], b: Float[Tensor, "m dim"]) -> Float[Tensor, "*c n m"]:
+def all_squares(a: Float[Tensor, "*c n dim"], b: Float[Tensor, "*c m dim"]) -> Float[Tensor, "*c n m"]:
     r"""Mean squared difference of all with all, $\lVert a \rVert^2 + \lVert b \rVert^2 - 2 a \cdot b$, as one matrix product.
 
-    Rounding leaves an error of some $\epsilon (\lVert a \rVert^2 + \lVert b \rVert^2) / D$, lengths taken from the mean of b.
+    Leading axes broadcast. Rounding leaves an error of some $\epsilon (\lVert a \rVert^2 + \lVert b \rVert^2) / D$, lengths taken from
+    the mean of b. For numbers of float32 at least, outside autocast.
     """
-    centre = b.detach().mean(0)
+    centre = b.detach().mean(-2, keepdim=True)
     a, b = a - centre, b - centre  # small numbers cancel less
     left = torch.cat([-2 * a, a.square().sum(-1, keepdim=True), torch.ones_like(a[..., :1])], dim=-1)
-    right = torch.cat([b, torch.ones_like(b[:, :1]), b.square().sum(-1, keepdim=True)], dim=-1) / b.shape[-1]
+    right = torch.cat([b, torch.ones_like(b[..., :1]), b.square().sum(-1, keepdim=True)], dim=-1) / b.shape[-1]
     return (left @ right.mT).clamp_min(0)
 
 

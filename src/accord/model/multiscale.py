@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from accord.errors import UsageError
 from accord.model.batch_norm import BatchNorm2d
+from accord.model.feature_map import Mapped, pooled
 
 
 class ConvNormAct(nn.Module):
@@ -44,7 +45,7 @@ class ResidualConv(nn.Module):
         return x + residual
 
 
-class MultiScale(nn.Module):
+class MultiScale(Mapped):
     """Stem, then one stage per width, each of which halves the resolution; features are the pooled outputs of all of them.
 
     Args:
@@ -56,7 +57,8 @@ class MultiScale(nn.Module):
         blocks: residual convolutions of each stage, after the one that halves the resolution.
         pool_grids: for the stem and each stage, the side of the grid its output is averaged on; 0 leaves it out of the features.
 
-    The input may have any size of at least 8 pixels. `feature_dim` is the sum of channels times grid cells.
+    The input may have any size of at least 8 pixels. `feature_dim` is the sum of channels times grid cells. The map has the channels of
+    every scale that is in the features; coarser ones are repeated (hypercolumns: Hariharan et al. 2015, arXiv:1411.5752).
 
     Raises:
         UsageError: if the lists do not fit each other.
@@ -91,7 +93,9 @@ class MultiScale(nn.Module):
             self.stages.append(nn.Sequential(ConvNormAct(previous, width, stride=2), *residual))
             previous = width
         self.pool_grids = tuple(pool_grids)
-        self.feature_dim = sum(width * grid**2 for width, grid in zip((stem_width, *widths), pool_grids, strict=True))
+        scales = list(zip((stem_width, *widths), pool_grids, strict=True))
+        self.feature_dim = sum(width * grid**2 for width, grid in scales)
+        self.map_dim = sum(width for width, grid in scales if grid)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
@@ -113,26 +117,26 @@ class MultiScale(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel h w"]) -> Float[Tensor, "batch feature"]:
         """Features of images."""
-        hidden = self.stem(x.contiguous(memory_format=torch.channels_last))
-        pooled = [_pool(hidden, self.pool_grids[0])]
-        for stage, grid in zip(self.stages, self.pool_grids[1:], strict=True):
-            hidden = stage(hidden)
-            pooled.append(_pool(hidden, grid))
-        return torch.cat(pooled, dim=1)
+        return self._features(self._scales(x))
 
+    def maps(
+        self, x: Float[Tensor, "batch channel h w"], grid: int
+    ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch cells map"]]:
+        """Features and the map of images."""
+        scales = self._scales(x)
+        kept = [pooled(hidden, grid) for hidden, side in zip(scales, self.pool_grids, strict=True) if side]
+        return self._features(scales), torch.cat(kept, dim=2)
 
-def _pool(hidden: Float[Tensor, "batch channel h w"], grid: int) -> Float[Tensor, "batch cells_channel"]:
-    """Means over the cells of a grid x grid grid, cell by cell: (batch, grid**2 * channel).
+    def _scales(self, x: Tensor) -> list[Tensor]:
+        """The outputs of the stem and of each stage."""
+        scales = [self.stem(x.contiguous(memory_format=torch.channels_last))]
+        for stage in self.stages:
+            scales.append(stage(scales[-1]))
+        return scales
 
-    Where the grid divides the size this is a reshaped mean, whose backward pass is far cheaper than that of adaptive pooling.
-    """
-    n, channels, height, width = hidden.shape
-    if not grid:
-        return hidden.new_empty(n, 0)
-    if height % grid or width % grid:
-        return F.adaptive_avg_pool2d(hidden, grid).permute(0, 2, 3, 1).reshape(n, -1)
-    cells = hidden.permute(0, 2, 3, 1).reshape(n, grid, height // grid, grid, width // grid, channels)
-    return cells.mean(dim=(2, 4)).flatten(1)
+    def _features(self, scales: list[Tensor]) -> Tensor:
+        kept = [pooled(hidden, grid).flatten(1) for hidden, grid in zip(scales, self.pool_grids, strict=True) if grid]
+        return torch.cat(kept, dim=1)
 
 
 def whitened_patches(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from accord.errors import UsageError
 from accord.model.batch_norm import BatchNorm1d
+from accord.model.latent import counts
 
 Norm = Callable[[int], nn.Module]
 """Width to a layer that normalises (batch, width): BatchNorm1d, torch.nn.LayerNorm, ..."""
@@ -65,6 +66,35 @@ class Projector(nn.Module):
         """The embeddings."""
         embedding: Tensor = self.net(features)
         return embedding
+
+
+class LocalProjector(nn.Module):
+    """From features and the map behind them to embeddings that are as made: a global part, and then one part for each position.
+
+    Args:
+        pooled: projector of the features; it makes the global part.
+        local: projector of the map, the same for all positions (1x1 convolutions, in the language of images).
+        positions: how many there are, the cells of the grid of `WithMap`.
+
+    Raises:
+        UsageError: fewer than one position.
+
+    The expanders of VICRegL (Bardes, Ponce, LeCun 2022, arXiv:2210.01571). Batch norms of `local` take statistics over rows and positions.
+    """
+
+    def __init__(self, pooled: Projector, local: Projector, *, positions: int):
+        super().__init__()
+        counts(positions=positions)
+        self.pooled = pooled
+        self.local = local
+        self.positions = positions
+        self.dim = pooled.dim + positions * local.dim
+
+    def forward(self, made: Float[Tensor, "batch made"]) -> Float[Tensor, "batch dim"]:
+        """The embeddings, (batch, global + positions * local)."""
+        features, cells = made[:, : self.pooled.feature_dim], made[:, self.pooled.feature_dim :]
+        local = self.local(cells.reshape(len(made) * self.positions, self.local.feature_dim))
+        return torch.cat([self.pooled(features), local.reshape(len(made), self.positions * self.local.dim)], dim=1)
 
 
 class Prototypes(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from accord.errors import UsageError
 from accord.model.batch_norm import BatchNorm2d
+from accord.model.feature_map import Mapped, pooled
 
 
 def _conv(width_in: int, width_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -73,7 +74,7 @@ class Bottleneck(nn.Module):
         return last
 
 
-class ResNet(nn.Module):
+class ResNet(Mapped):
     """A residual network up to its global average: (batch, channel, height, width) to (batch, feature_dim).
 
     Args:
@@ -99,7 +100,7 @@ class ResNet(nn.Module):
         if stem not in ("small", "standard"):
             raise UsageError(f"stem is 'small' or 'standard', got {stem!r}")
         small = stem == "small"
-        self.feature_dim = 512 * block.expansion
+        self.feature_dim = self.map_dim = 512 * block.expansion
         self.conv1 = _conv(channels, 64, 3) if small else _conv(channels, 64, 7, 2)
         self.bn1 = BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -114,10 +115,19 @@ class ResNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch feature"]:
         """Features: the mean over positions of the last layer."""
+        return self._last(x).mean((-2, -1))
+
+    def maps(
+        self, x: Float[Tensor, "batch channel height width"], grid: int
+    ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch cells map"]]:
+        """Features, and the last layer as a map."""
+        y = self._last(x)
+        return y.mean((-2, -1)), pooled(y, grid)
+
+    def _last(self, x: Tensor) -> Tensor:
         y = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        y = self.layer4(self.layer3(self.layer2(self.layer1(y))))
-        features: Tensor = y.mean((-2, -1))
-        return features
+        last: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(y))))
+        return last
 
 
 def _layer(

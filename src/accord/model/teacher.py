@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.errors import UsageError
-from accord.model.encoder import Branch
+from accord.model.encoder import Branch, Represented
 from accord.model.latent import Following, Scheduled
 
 
@@ -42,9 +42,9 @@ class StopGradient(Branch):
         return self.encoder.features(x)
 
     @torch.no_grad()
-    def embed(self, features: Tensor) -> Tensor:
-        """The student's embedding, (*batch, dim), without gradient."""
-        return self.encoder.embed(features)
+    def represent(self, x: Tensor) -> Represented:
+        """The student's features and embeddings, without gradient."""
+        return self.encoder.represent(x)
 
 
 class MovingAverage(Branch, Following, Scheduled):
@@ -124,9 +124,9 @@ class MovingAverage(Branch, Following, Scheduled):
         return self.average.features(x)
 
     @torch.no_grad()
-    def embed(self, features: Tensor) -> Tensor:
-        """The copy's embedding, (*batch, dim), without gradient."""
-        return self.average.embed(features)
+    def represent(self, x: Tensor) -> Represented:
+        """The copy's features and embeddings, without gradient."""
+        return self.average.represent(x)
 
 
 Teacher = MovingAverage | StopGradient

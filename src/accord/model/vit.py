@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from accord.errors import UsageError
+from accord.model.feature_map import Mapped, pooled
 
 
 class PatchEmbed(nn.Module):
@@ -77,7 +78,7 @@ class Block(nn.Module):
         return y
 
 
-class ViT(nn.Module):
+class ViT(Mapped):
     """A vision transformer: (batch, channel, height, width) to (batch, feature_dim).
 
     Takes images of any size whose sides are multiples of the patch; learned positions are interpolated to it.
@@ -127,7 +128,7 @@ class ViT(nn.Module):
         self.patch = patch
         self.masked = masked
         self.grid = _grid(*((image_size, image_size) if isinstance(image_size, int) else image_size), patch)
-        self.feature_dim = dim
+        self.feature_dim = self.map_dim = dim
         self.patch_embed = PatchEmbed(patch, channels, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim)) if pool == "cls" else None
         tokens = self.grid[0] * self.grid[1] + (pool == "cls")
@@ -148,9 +149,27 @@ class ViT(nn.Module):
         else:
             tokens, described = self._tokens(x), None
         features: Tensor = self.norm(self.blocks(tokens))
-        if self.cls_token is not None:
-            return features[:, 0]
-        return features.mean(1) if described is None else (features * described[..., None]).sum(1)
+        if described is None or self.cls_token is not None:
+            return self._feature(features)
+        return (features * described[..., None]).sum(1)
+
+    def maps(
+        self, x: Float[Tensor, "batch channel height width"], grid: int
+    ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, "batch cells map"]]:
+        """Features, and the patch tokens after the last norm as a map.
+
+        Raises:
+            UsageError: where patches may be hidden.
+        """
+        if self.masked:
+            raise UsageError("a transformer that leaves out hidden patches has no map", help="use masked=False")
+        tokens: Tensor = self.norm(self.blocks(self._tokens(x)))
+        patches = tokens if self.cls_token is None else tokens[:, 1:]
+        image = patches.transpose(1, 2).unflatten(2, _grid(x.shape[-2], x.shape[-1], self.patch))
+        return self._feature(tokens), pooled(image, grid)
+
+    def _feature(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(1) if self.cls_token is None else tokens[:, 0]
 
     def _tokens(self, x: Tensor) -> Tensor:
         grid = _grid(x.shape[-2], x.shape[-1], self.patch)

@@ -1,21 +1,59 @@
-r"""VICRegL: positions of two feature maps that show the same thing are paired, and VICReg is asked of the pairs.
+r"""VICRegL: positions of two feature maps that show the same thing are paired, and VICReg is asked of them.
 
-Bardes, Ponce, LeCun 2022, arXiv:2210.01571. Positions are paired by their features, or by where they were in the image before it
-was cropped. Maps are (batch, positions, dim), as a convolutional network has them before its pooling.
+Bardes, Ponce, LeCun 2022, arXiv:2210.01571. As a principle (`accord.vicregl`) positions are matched in the energy, by their features
+(`accord.LocalMatching`), and what is here asks the rest of VICReg of every part of the embeddings. The functions take maps (batch,
+positions, dim) that are at hand, as a convolutional network has them before its pooling, and match by features or by where positions were
+in the image before it was cropped.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from accord.collective import mean_over_ranks
-from accord.model.energy import squared_error
+from accord.errors import UsageError
+from accord.model.density import full
+from accord.model.energy import all_squares, squared_error
 from accord.model.latent import counts
-from accord.objective.candidates import full
+from accord.model.matching import LocalMatching
 from accord.objective.checks import require
+from accord.objective.loss import Inference, Term
 from accord.objective.regularizers import covariance, variance
+
+
+@dataclass(frozen=True)
+class OfParts:
+    r"""$\alpha$ times a term of the global parts of embeddings plus $1 - \alpha$ times the same term of the local ones.
+
+    Each position is a view of its own: (..., batch, positions, dim) counts as (..., positions, batch, dim). That is the variant of VICRegL
+    in which statistics are of all positions, not of matched ones only (`fast_vc_reg` in the authors' code).
+
+    Args:
+        term: reads the embeddings and nothing else, as `Variance` and `Covariance` do.
+
+    Raises:
+        UsageError: when called, for a model whose cost is no `LocalMatching`.
+    """
+
+    term: Term
+
+    def __call__(self, inference: Inference) -> Tensor:
+        """Scalar."""
+        energy, cost = inference.energy, inference.energy.cost
+        if not isinstance(cost, LocalMatching):
+            raise UsageError(
+                "the embeddings have no parts: vicregl needs the cost LocalMatching",
+                help="give it to the model, or use vicreg",
+            )
+        x, y = cost.parts(energy.s_x), cost.parts(energy.s_y)
+        whole = energy.of(x.whole, y.whole, energy.action)
+        local = energy.of(x.local.transpose(-3, -2), y.local.transpose(-3, -2), energy.action)
+        of_whole, of_local = (self.term(inference._replace(energy=part)) for part in (whole, local))
+        return cost.alpha * of_whole + (1 - cost.alpha) * of_local
 
 
 def nearest_matches(
@@ -42,10 +80,9 @@ def nearest_matches(
     require((place_a is None) == (place_b is None), "give the places of both maps, or of none")
     with torch.no_grad():
         left, right = (a, b) if place_a is None or place_b is None else (place_a, place_b)
-        nearest, partner = torch.cdist(full(left), full(right)).min(dim=2)
+        nearest, partner = all_squares(full(left), full(right)).min(dim=2)
         closest = nearest.topk(count, dim=1, largest=False).indices
-        partner = partner.gather(1, closest)
-    return _taken(a, closest), _taken(b, partner)
+    return _taken(a, closest), _taken(b, partner.gather(1, closest))
 
 
 def local_vicreg(

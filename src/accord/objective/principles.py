@@ -12,6 +12,7 @@ from torch import Tensor
 
 from accord.errors import UsageError
 from accord.model.joint_embedding import JointEmbedding
+from accord.objective.local import OfParts
 from accord.objective.loss import Inference, Objective, Terms, free_energy
 from accord.objective.rectified import RDMReg
 from accord.objective.regularizers import (
@@ -55,6 +56,24 @@ def vicreg(
         "free_energy": (invariance, free_energy if official else summed_free_energy),
         "variance": (variance, Variance(halved=official)),
         "covariance": (covariance, Covariance()),
+    }
+
+
+def vicregl(*, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> Terms:
+    r"""VICRegL: $\alpha$ VICReg of the global parts $+ (1 - \alpha)$ VICReg of the positions, in the "official" convention of `vicreg`.
+
+    For embeddings of parts, with `LocalProjector` and the cost `LocalMatching`, which has $\alpha$ and is the invariance of both parts.
+    Variance and covariance are taken over the batch for each position, and averaged over them (see `OfParts`). Positions are matched by
+    their features; the paper matches them by place too, see `LocalMatching`. Bardes, Ponce, LeCun 2022, arXiv:2210.01571.
+
+    Raises:
+        UsageError: a negative weight; when called, for a model of another cost.
+    """
+    _weights(invariance=invariance, variance=variance, covariance=covariance)
+    return {
+        "free_energy": (invariance, free_energy),
+        "variance": (variance, OfParts(Variance())),
+        "covariance": (covariance, OfParts(Covariance())),
     }
 
 

@@ -116,6 +116,7 @@ HEADLINE = {
 
 NAMES = {
     "vicreg": "VICReg",
+    "vicregl": "VICRegL",
     "barlow_twins": "Barlow Twins",
     "sigreg": "SIGReg",
     "visreg": "VISReg",
