@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -191,6 +192,48 @@ def test_sounds_lose_their_quiet_ends(accord: Accord, tmp_path: Path, columns: b
     assert pq.read_table(tmp_path / "e.parquet").to_pydict()["status"] == ["ok", "error"]
     assert accord("embed", run, tmp_path / "one.wav", "-o", tmp_path / "f.parquet", *of).code == 0
     assert pq.read_table(tmp_path / "f.parquet").to_pydict()["status"] == ["ok"]
+
+
+@pytest.mark.parametrize("sides", [(), ("x",), ("x", "y")])
+def test_a_run_from_before_there_was_a_level_goes_on_without(tmp_path: Path, sides: tuple[str, ...]) -> None:
+    """Its recipe, which knows the shape but no level, resolves to itself; that of a new run as well."""
+    rng = np.random.default_rng(0)
+    sounds = [wav(rng.normal(size=900) * 3000) for _ in range(12)]
+    source = tmp_path / "s.parquet"
+    pq.write_table(pa.table({"sound": sounds, "number": rng.normal(size=12)}), source)
+    columns = {side: {"columns": [name]} for side, name in zip(sides, ("sound", "number"), strict=False)}
+    new = resolve(str(source), {"data": columns}, None)[0].model_dump(exclude_unset=True)
+    assert resolve(str(source), new, None)[0].model_dump(exclude_unset=True) == new
+    old = copy.deepcopy(new)
+    section = old["data"]["x"] if sides else old["data"]
+    assert section.pop("level") is True and "level" not in str(old)
+    again = resolve(str(source), old, None)[0]
+    assert again.model_dump(exclude_unset=True) == old and not build_encoder.form_of(again, "x").level
+
+
+@pytest.mark.parametrize(
+    ("columns", "wrong", "remedy"),
+    [
+        (("sound", "number"), "data.trim=20", "set data.x.trim"),
+        (("sound", "number"), "data.level=false", "set data.x.level"),
+        (("number", "sound"), "data.x.seconds=0.1", "set data.y.seconds"),
+        (("sound",), "data.seconds=0.1", "set data.x.seconds"),
+        (("number",), "data.x.centre=true", "leave it out"),
+        ((), "data.level=false", ""),
+    ],
+)
+def test_what_is_said_of_sounds_where_it_would_change_nothing_is_refused(
+    accord: Accord, tmp_path: Path, columns: tuple[str, ...], wrong: str, remedy: str
+) -> None:
+    rng = np.random.default_rng(0)
+    sounds = [wav(rng.normal(size=900) * 3000) for _ in range(12)]
+    pq.write_table(pa.table({"sound": sounds, "number": rng.normal(size=12)}), tmp_path / "s.parquet")
+    sides = [word for side, name in zip(("--x", "--y"), columns, strict=False) for word in (side, name)]
+    outcome = accord(
+        "train", tmp_path / "s.parquet", "--out", tmp_path / "run", *sides, "--set", wrong, "--set=training.steps=1"
+    )
+    assert outcome.code == (2 if remedy else 0) and remedy in outcome.err
+    assert not remedy or f"recipe:{wrong.partition('=')[0]}" in outcome.err
 
 
 @pytest.mark.parametrize("columns", [False, True])

@@ -18,6 +18,7 @@ import torch
 from accord import presets, recipe_toml
 from accord.errors import UsageError
 from accord.evaluate.calibrate import calibrate, model_hash, save_calibration
+from accord.recipe import TableSide
 from accord.resolve import resolve
 from accord.run import open_run
 from accord.train import trainer
@@ -138,12 +139,25 @@ def test_an_energy_does_not_depend_on_what_else_is_scored(run: Path, folder: Pat
     np.testing.assert_allclose(opened.energies_of_pairs(x, y, np.arange(40)), every, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changed", [{"seconds": 0.5}, {"centre": True}])
+@pytest.mark.parametrize(
+    "changed", [{"seconds": 0.5}, {"centre": True}, {"trim": 20.0}, {"level": True}, {"level": False}]
+)
 def test_a_calibration_is_bound_to_how_sounds_are_read(run: Path, changed: dict[str, Any]) -> None:
     opened = open_run(run)
     data = opened.recipe.data.model_copy(update=changed)
     other = replace(opened, recipe=opened.recipe.model_copy(update={"data": data}))
     assert other.preprocess_hash() != opened.preprocess_hash()
+    assert data.x is not None
+    data = opened.recipe.data.model_copy(update={"x": data.x.model_copy(update=changed)})
+    other = replace(opened, recipe=opened.recipe.model_copy(update={"data": data}))
+    assert other.preprocess_hash() != opened.preprocess_hash()
+
+
+def test_calibrations_from_before_sounds_had_a_level_stay_valid() -> None:
+    """What they are bound to is this text of a side."""
+    assert str(TableSide(columns=["a"])) == (
+        "columns=['a'] unit='column' kinds=None kind=None shape=None categories=None rate=None seconds=None centre=False"
+    )
 
 
 def test_scores_and_calibration_are_of_pairs_as_they_are_whatever_training_changes(

@@ -71,7 +71,7 @@ def form_of(recipe: r.Recipe, side: Literal["x", "y"]) -> Form:
         categories = () if only is None else _categories(only)
         rate = data.rate or (0 if only is None else only.rate or 0)
         one_unit, centre = only is not None and only.unit == "side", data.centre or (only is not None and only.centre)
-        level = bool(data.level) and (only is None or bool(only.level))
+        level = bool(data.level) if only is None else bool(only.level) and data.level is not False
         return Form(data.kind, tuple(data.shape), categories, rate, one_unit, centre, level)
     assert part is not None and part.kind is not None and part.shape is not None, "the recipe is not resolved"
     one_unit = part.unit == "side"

@@ -39,6 +39,10 @@ class TableSide(Section):
     level: bool | None = None
     centre: bool = False
 
+    def __str__(self) -> str:
+        """Without the keys that came later, unless they are set: calibrations, which are bound to this text, stay valid."""
+        return " ".join(f"{key}={value!r}" for key, value in self if key not in ("trim", "level") or value is not None)
+
 
 class Data(Section):
     """What is read, and how much of it is held out for evaluation."""

@@ -46,6 +46,7 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
     drafted = draft(source, given, preset)
     data = windowed(drafted, source)
     samples = _opened(source, drafted.model_copy(update={"data": data}))
+    _require_sounds(data, samples)
     preset = preset or presets.preset_of(_name(given, "pairing"), samples.kind, samples.shape, source)
     canvas = samples.shape[-1] if samples.shape else 32
     table = complete(presets.PRESETS[preset], given, canvas)
@@ -105,7 +106,7 @@ def _found(samples: Samples, data: Data) -> dict[str, Any]:
     if samples.kind != "pair":
         found["shape"] = list(samples.shape)
     if samples.rate:
-        found |= {"rate": samples.rate, "level": data.level is not False}
+        found |= {"rate": samples.rate, **({} if samples.columns else _level(data))}
     if samples.shuffle_buffer and data.shuffle_buffer is None:
         found["shuffle_buffer"] = samples.shuffle_buffer
     return {**found, "features": list(samples.features)} if named(samples) else found
@@ -124,8 +125,37 @@ def _side(samples: Samples, section: TableSide) -> dict[str, Any]:
     if samples.categories:
         found["categories"] = [list(names) for names in samples.categories]
     if samples.rate:
-        found |= {"rate": samples.rate, "level": section.level is not False}
+        found |= {"rate": samples.rate, **_level(section)}
     return found
+
+
+def _level(section: Data | TableSide) -> dict[str, Any]:
+    """New runs have one; the recipe of a run, which knows the shape already, is left as it was when it was trained."""
+    return {} if section.shape is not None and section.level is None else {"level": section.level is not False}
+
+
+def _require_sounds(data: Data, samples: Samples) -> None:
+    """Refuses what is said of sounds where it would change nothing: of other data, or of the table whose columns are the sides."""
+    parts = samples.sides or ((samples,) if samples.columns else ())
+    sides = [(name, side) for name, side in (("x", data.x), ("y", data.y)) if side is not None]
+    heard = [f"data.{name}" for (name, _), part in zip(sides, parts, strict=True) if part.kind == "audio"]
+    keys = ("trim", "seconds") if heard and not samples.sides else ("trim", "seconds", "level", "centre")
+    sections: list[tuple[str, Data | TableSide]] = [(f"data.{name}", side) for name, side in sides]
+    if sides or samples.kind != "audio":
+        sections.append(("data", data))
+    for name, section in sections:
+        said = [
+            key
+            for key in keys
+            if getattr(section, key) not in (None, False) or (key == "level" and section.level is False)
+        ]
+        if said and name not in heard:
+            raise UsageError(
+                f"{name}.{said[0]} is said of sounds, and {'a side has its own' if heard else 'there are none'}",
+                where=f"recipe:{name}.{said[0]}",
+                help=f"set {heard[0]}.{said[0]}" if heard else "leave it out",
+                code="E234",
+            )
 
 
 def side_of(section: TableSide) -> Side:

@@ -136,12 +136,10 @@ class Run:
     def preprocess_hash(self) -> str:
         """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
         data = self.recipe.data
+        later = [value for value in (data.trim, data.level) if value is not None]
+        parts = (SCORES, self.recipe.pairing, data.kind, data.shape, data.seconds, data.centre)
         sides = [side for side in (data.x, data.y) if side is not None]
-        sound = (data.trim, data.seconds, data.level, data.centre)
-        seed = self.recipe.training.seed
-        return text_hash(
-            SCORES, self.recipe.pairing, data.kind, data.shape, *sound, seed, *(data.features or ()), *sides
-        )
+        return text_hash(*parts, self.recipe.training.seed, *(data.features or ()), *sides, *later)
 
     def energies(self, samples: Samples, index: np.ndarray, *, stop: Callable[[], None] = never) -> np.ndarray:
         """F of each sample that is a pair; else the mean of some pairs the run makes of it, which depends on the sample alone; float64."""

@@ -232,6 +232,54 @@ def test_decimal_commas_beside_anything_else_are_refused(cell: str, tmp_path: Pa
     assert "with a decimal point" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a\tb\n12\t1\n1,234\t2\n12,500\t3\n", r'"1,234", which is 1234 or 1\.234[\s\S]*t\.csv:1'),
+        ("a;b\n1.234;2,5\n12.500;3\n999;4\n", r'"1\.234", which is 1234 or 1\.234[\s\S]*t\.csv:0'),
+        ("a;b\n1,5;2\n n/a;3\n2,5;4\n", 'holds "n/a"'),
+    ],
+)
+def test_separators_that_may_be_those_of_thousands_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    """And in a column of decimal commas it is not they that are blamed, but what is no number."""
+    path = csv(tmp_path / "t.csv", text)
+    with pytest.raises(DataError, match=says) as caught:
+        open_source(path)
+    assert "with a decimal point" in str(caught.value)
+    assert open_source(path, x=["b"]).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("a\tb\n1,125\t0,5\n2,375\t1\n", [[1.125, 0.5], [2.375, 1]]),
+        ("a;b\n1,125;5\n2,375;6\n", [[1.125, 5], [2.375, 6]]),
+        ("a;b\n1,5;2.5\nNaN;3.25\n", [[1.5, 2.5], [0, 3.25]]),
+        ("1,5;;2,5\n1;2;3\n", [[1.5, 0, 2.5], [1, 2, 3]]),
+        ("1,5;2;nan\n2,5;3;1\n", [[1.5, 2, 0], [2.5, 3, 1]]),
+        ('"1,5";"2"\n"3,5";"4"\n', [[1.5, 2], [3.5, 4]]),
+        ('"a, b, c";d\n1,5;2\n', [[1.5, 2]]),
+        ('"a;b;c",d\n1.5,2\n', [[1.5, 2]]),
+    ],
+)
+def test_what_separates_cells_and_decimals(text: str, rows: list[list[float]], tmp_path: Path) -> None:
+    assert every(open_source(csv(tmp_path / "t.csv", text), impute=0.0)).tolist() == rows
+
+
+def test_the_ending_tsv_says_what_separates_where_the_header_has_more_commas(tmp_path: Path) -> None:
+    text = "length, mm, outer\twidth, mm\n1,5\t2\n2,5\t3\n"
+    assert open_source(csv(tmp_path / "t.tsv", text)).features == ("length, mm, outer", "width, mm")
+    with pytest.raises(DataError, match="by the first line a comma"):
+        open_source(csv(tmp_path / "t.csv", text))
+
+
+def test_names_of_classes_and_categories_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    path = csv(tmp_path / "t.csv", "size;v\n1,50;1\n2,5;2\n1,50;3\n")
+    assert open_source(path, label="size").classes == ("1,50", "2,5")
+    found = open_source(path, x=["size"], y=["v"], kinds={"size": "category"})
+    assert found.sides[0].categories == (("1,50", "2,5"),)
+
+
 def test_csv_integer_labels_sort_as_numbers(tmp_path: Path) -> None:
     samples = open_source(csv(tmp_path / "a.csv", "x,label\n1,10\n2,9\n3,\n"))
     assert samples.classes == ("9", "10") and samples.labels is not None and samples.labels.tolist() == [1, 0, -1]

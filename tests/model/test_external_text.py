@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from accord.errors import ArtifactError, EnvironmentFault, UsageError
 from accord.model.external_text import ExternalText, hugging_face_text
-from accord.model.foreign import identity, require_files
+from accord.model.foreign import identity, require_files, understood
 from accord.train.optim import parameter_groups
 
 WORDS = ("a", "red", "hat", "two", "blue", "hats", "on", "chair", "the", "is")
@@ -219,3 +219,10 @@ def test_hugging_face_without_weights_or_tokenizer(tmp_path: Path, tiny_bert: Be
     shutil.rmtree(folder)
     with pytest.raises(EnvironmentFault, match="not on this machine"):
         hugging_face_text("nobody/nothing", length=8)
+
+
+def test_too_little_memory_is_no_fault_of_the_files() -> None:
+    with pytest.raises(MemoryError), understood("a model"):
+        raise MemoryError
+    with pytest.raises(ArtifactError, match=r"the files of 'a model': TypeError: wide"), understood("a model"):
+        raise TypeError("wide")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from accord.errors import DataError, EnvironmentFault
 
 _NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 _MEANT = re.compile(r"\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE)
-_DECIMAL_COMMA = r"^\s*[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?\s*$"
+_DECIMAL_COMMA = r"(?i)^\s*[+-]?((\d+,?\d*|,\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*$"
+_DECIMAL_POINT = r"(?i)^\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*$"
+_OF_THOUSANDS = r"^\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*$"
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -36,19 +39,52 @@ class CsvTable(NamedTuple):
     keys: RowKeys
 
 
+class CsvTexts(NamedTuple):
+    """The cells of CSV files as texts, pyarrow columns by name, and keys.
+
+    written: as they are in the files. pointed: with decimal points in place of decimal commas. doubtful: columns whose separators may be
+    those of decimals or of thousands.
+    """
+
+    written: dict[str, Any]
+    pointed: dict[str, Any]
+    doubtful: frozenset[str]
+    keys: RowKeys
+
+    def cells(self, name: str) -> np.ndarray | None:
+        """A column as float64, "" as NaN, or None if it is a column of text. Raises `DataError` for cells that are no numbers."""
+        if name in self.doubtful:
+            values = self.written[name].to_pylist()
+            row = next(i for i, value in enumerate(values) if re.match(_OF_THOUSANDS, value))
+            text = values[row].strip()
+            raise DataError(
+                f'column "{name}" holds "{text}", which is {re.sub("[.,]", "", text)} or {text.replace(",", ".")}',
+                where=self.keys[row],
+                help="write numbers with a decimal point, and none with separators of thousands",
+                code="E333",
+            )
+        return cells(self.pointed[name], name, self.keys)
+
+    def label_name(self, label: str | None, where: str, *, taken: Sequence[str] = ()) -> str | None:
+        """The column `label`, else one named label, class or target that is not taken and holds no decimal numbers."""
+        free = {name: texts for name, texts in self.pointed.items() if label is not None or name not in taken}
+        return label_name(free, label, where)
+
+
 def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
     """The files as one table; commas, semicolons or tabs; a header if the first line is not all numbers.
 
-    Where semicolons or tabs separate the cells, a column whose numbers all have a decimal comma, or none, is numbers as well.
+    Where semicolons or tabs separate the cells, a column whose numbers all have a decimal comma, or none, is numbers as well; where
+    its commas may as well separate thousands, that is an error.
 
     Texts are left out with a note, unless most of a column is numbers: then the first cell that is none is an error.
     Raises `DataError` for what is damaged (ragged rows, open quotes, NUL bytes, bytes that are not UTF-8 and have no byte order
     mark), `EnvironmentFault` if there is not enough memory, `UsageError` if there is no column `label`.
     """
-    columns, keys = read_texts(paths)
-    chosen = label_name(columns, label, str(paths[0]))
-    labels = None if chosen is None else labels_of(columns[chosen], chosen, keys, str(paths[0]))
-    found = {name: cells(values, name, keys) for name, values in columns.items() if name != chosen}
+    texts = read_texts(paths)
+    keys, chosen = texts.keys, texts.label_name(label, str(paths[0]))
+    labels = None if chosen is None else labels_of(texts.written[chosen], chosen, keys, str(paths[0]))
+    found = {name: texts.cells(name) for name in texts.written if name != chosen}
     used = {name: values for name, values in found.items() if values is not None}
     if not used:
         raise DataError("no column of numbers", where=str(paths[0]), help="pass a table that has one", code="E333")
@@ -56,13 +92,11 @@ def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
     return CsvTable(Numbers(matrix, list(used), left_out([n for n in found if n not in used])), labels, keys)
 
 
-def read_texts(paths: Sequence[Path]) -> tuple[dict[str, Any], RowKeys]:
-    """The cells of the files as one table of texts, pyarrow columns by name, and keys. Raises what `read_csv` raises for damage."""
-    import pyarrow as pa
-
-    tables = [_parse(path, _text(path)) for path in paths]
-    names = tables[0].column_names
-    for path, table in zip(paths, tables, strict=True):
+def read_texts(paths: Sequence[Path]) -> CsvTexts:
+    """The cells of the files as one table of texts. Raises what `read_csv` raises for damage."""
+    parsed = [_parse(path, _text(path)) for path in paths]
+    names = parsed[0].table.column_names
+    for path, (table, _) in zip(paths, parsed, strict=True):
         refuse_repeated(table.column_names, str(path))
         if table.column_names != names:
             differ = sorted(set(table.column_names) ^ set(names))
@@ -72,8 +106,19 @@ def read_texts(paths: Sequence[Path]) -> tuple[dict[str, Any], RowKeys]:
                 help="pass files of one kind, or write one of them anew",
                 code="E346",
             )
-    keys = RowKeys([len(table) for table in tables], short_names(paths))
-    return {name: pa.chunked_array([c for t in tables for c in t[name].chunks], pa.string()) for name in names}, keys
+    pointed, doubtful = zip(*(_with_points(table, separator) for table, separator in parsed), strict=True)
+    return CsvTexts(
+        written=_joined([table for table, _ in parsed], names),
+        pointed=_joined(pointed, names),
+        doubtful=frozenset().union(*doubtful),
+        keys=RowKeys([len(table) for table, _ in parsed], short_names(paths)),
+    )
+
+
+def _joined(tables: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    import pyarrow as pa
+
+    return {name: pa.chunked_array([c for t in tables for c in t[name].chunks], pa.string()) for name in names}
 
 
 def labels_of(column: Any, name: str, keys: Sequence[str], where: str) -> Labels:
@@ -124,10 +169,13 @@ def _as_utf8(path: Path, data: bytes) -> bytes:
     return text
 
 
-def _damaged(path: Path, reason: str, data: bytes = b"", place: int | None = None) -> DataError:
+def _damaged(
+    path: Path, reason: str, data: bytes = b"", place: int | None = None, *, separator: str = ","
+) -> DataError:
     line = "" if place is None else f":line {data.count(bytes([10]), 0, place) + 1}"
     ragged = "columns, got" in reason
-    help = "give every line as many cells as the header, and quote cells that hold the separator"
+    named = {",": "comma", ";": "semicolon", "\t": "tab"}[separator]
+    help = f"give every line as many cells as the header, and quote cells that hold the separator (by the first line a {named})"
     found = re.match(r"(line \d+): ", reason) if ragged else None
     where = f"{path}:{found[1]}" if found else f"{path}{line}"
     return DataError(
@@ -135,52 +183,103 @@ def _damaged(path: Path, reason: str, data: bytes = b"", place: int | None = Non
     )
 
 
-def _parse(path: Path, data: bytes) -> Any:
-    """A table of texts."""
+class _Parsed(NamedTuple):
+    """A table of texts, and what separated its cells."""
+
+    table: Any
+    separator: str
+
+
+def _parse(path: Path, data: bytes) -> _Parsed:
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow
 
     first = data.split(b"\n", 1)[0].rstrip(b"\r")
     if not first.strip():
         raise DataError("an empty CSV file", where=str(path), help="check how it was made", code="E338")
     line = first.decode()
-    delimiter = next((c for c in ";\t" if _separates_numbers(c, line)), max(",;\t", key=line.count))
-    fields = line.split(delimiter)
-    headless = _separates_numbers(delimiter, line) or all(_NUMBER.fullmatch(field) for field in fields)
+    separator = _separator(path, line)
+    fields = next(csv.reader([line], delimiter=separator))
+    headless = _separates_numbers(separator, line) or all(_NUMBER.fullmatch(f) for f in line.split(separator))
     names = [f"column {i}" for i in range(len(fields))] if headless else [field.strip().strip('"') for field in fields]
     try:
-        table = csv.read_csv(
+        table = arrow.read_csv(
             pa.BufferReader(data),
-            csv.ReadOptions(
+            arrow.ReadOptions(
                 use_threads=False, autogenerate_column_names=headless, block_size=max(1 << 20, len(data) + 1)
             ),
-            csv.ParseOptions(delimiter=delimiter, newlines_in_values=b'"' in data),
-            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            arrow.ParseOptions(delimiter=separator, newlines_in_values=b'"' in data),
+            arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
         )
     except (pa.ArrowException, ValueError) as error:
-        raise _damaged(path, _with_line(str(error))) from error
+        raise _damaged(path, _with_line(str(error)), separator=separator) from error
     if len(table) == 0:
         raise DataError("a header but no rows", where=str(path), help="check how it was made", code="E338")
     columns = [table.column(i).cast(pa.string()) for i in range(table.num_columns)]
-    if delimiter != ",":
-        columns = [_with_points(column) for column in columns]
-    return pa.table(columns, names=names if len(names) == len(columns) else table.column_names)
+    return _Parsed(pa.table(columns, names=names if len(names) == len(columns) else table.column_names), separator)
 
 
-def _separates_numbers(delimiter: str, line: str) -> bool:
-    """Whether it parts the line into several numbers with a decimal comma, or without any decimals."""
-    fields = line.split(delimiter)
-    return len(fields) > 1 and all(re.match(_DECIMAL_COMMA, field) for field in fields)
+def _separator(path: Path, line: str) -> str:
+    """Tabs if the name of the file says so; else what separates numbers with decimal commas, or is most often in the first line."""
+    bare = re.sub(r'"[^"]*"', "", line)
+    if path.name.lower().endswith((".tsv", ".tsv.gz")) and "\t" in bare:
+        return "\t"
+    return next((c for c in ";\t" if _separates_numbers(c, line)), max(",;\t", key=bare.count))
 
 
-def _with_points(column: Any) -> Any:
-    """The column with decimal points in place of decimal commas, if these are in all of its numbers that are no whole ones."""
+def _separates_numbers(separator: str, line: str) -> bool:
+    """Whether it parts the line into several whole numbers, or numbers of which some have a decimal comma and some may be missing."""
+    fields = [field.strip() for field in line.split(separator)]
+    bare = [field.strip('"') for field in fields]
+    found = [re.match(_DECIMAL_COMMA, field) for field in bare]
+    whole = all(re.match(_DECIMAL_COMMA, field) for field in fields)
+    decimal = any(match and "," in match[0] for match in found)
+    return len(fields) > 1 and (whole or (decimal and all(f or not text for f, text in zip(found, bare, strict=True))))
+
+
+def _with_points(table: Any, separator: str) -> tuple[Any, set[str]]:
+    """The table with decimal points in place of decimal commas, and the columns of which it cannot be told what their separators are.
+
+    Commas are decimal ones if they are in all numbers of a column that are no whole ones, and if they separate nothing else. They may be
+    those of thousands where tabs separate the cells and three digits follow all of them; so may be points beside decimal commas.
+    """
     from pyarrow import compute as pc
 
-    filled = pc.not_equal(pc.utf8_trim_whitespace(column), "")
-    numbers = pc.or_(pc.match_substring_regex(column, _DECIMAL_COMMA), pc.invert(filled))
-    commas = pc.any(pc.match_substring(column, ",")).as_py()
-    return pc.replace_substring(column, ",", ".") if commas and pc.all(numbers).as_py() else column
+    if separator == ",":
+        return table, set()
+    commas = [name for name in table.column_names if _all_numbers(table[name], _DECIMAL_COMMA, ",")]
+    if not commas:
+        return table, set()
+    if separator == "\t" and all(_may_be_thousands(table[name], ",") for name in commas):
+        return table, set(commas)
+    others = [name for name in table.column_names if name not in commas]
+    doubtful = {
+        name
+        for name in others
+        if _all_numbers(table[name], _DECIMAL_POINT, ".") and _may_be_thousands(table[name], ".")
+    }
+    for name in commas:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pc.replace_substring(table[name], ",", "."))
+    return table, doubtful
+
+
+def _all_numbers(column: Any, pattern: str, mark: str) -> bool:
+    """Whether all of its cells are numbers of this form or empty, and some have the mark."""
+    from pyarrow import compute as pc
+
+    if not pc.any(pc.match_substring(column, mark)).as_py():
+        return False
+    empty = pc.equal(pc.utf8_trim_whitespace(column), "")
+    return bool(pc.all(pc.or_(pc.match_substring_regex(column, pattern), empty)).as_py())
+
+
+def _may_be_thousands(column: Any, mark: str) -> bool:
+    """Whether three digits stand behind the mark and one to three before it, the first of them not 0, wherever it is."""
+    from pyarrow import compute as pc
+
+    marked = pc.match_substring(column, mark)
+    return bool(pc.all(pc.or_(pc.match_substring_regex(column, _OF_THOUSANDS), pc.invert(marked))).as_py())
 
 
 def _with_line(text: str) -> str:
@@ -235,9 +334,10 @@ def _numbers_one_by_one(values: list[str], name: str, keys: Sequence[str]) -> np
     meant = sum(_MEANT.fullmatch(value) is not None or _NUMBER.fullmatch(value) is not None for value in filled)
     if 2 * meant < len(filled):
         return None
+    first = next((i for i in wrong if not re.match(_DECIMAL_COMMA, values[i])), wrong[0])
     raise DataError(
-        f'column "{name}" holds "{values[wrong[0]][:40]}" ({len(wrong)} of {len(values)} cells are no numbers)',
-        where=keys[wrong[0]],
+        f'column "{name}" holds "{values[first][:40]}" ({len(wrong)} of {len(values)} cells are no numbers)',
+        where=keys[first],
         help="write numbers with a decimal point, and leave a missing one empty",
         code="E333",
     )

@@ -105,8 +105,8 @@ class CsvFrame(Frame):
     """CSV files: texts, of which a column is numbers if all its cells are; an empty cell is missing."""
 
     def __init__(self, paths: Sequence[Path]):
-        self.texts, keys = csv_tables.read_texts(paths)
-        super().__init__(str(paths[0]), keys, list(self.texts), paths[0].parent)
+        self.texts = csv_tables.read_texts(paths)
+        super().__init__(str(paths[0]), self.texts.keys, list(self.texts.written), paths[0].parent)
         self.known: dict[str, Any] = {}
 
     def type(self, column: str) -> Any:
@@ -116,7 +116,7 @@ class CsvFrame(Frame):
         import pyarrow as pa
 
         if column not in self.known:
-            found = csv_tables.cells(self.texts[column], column, self.keys)
+            found = self.texts.cells(column)
             if found is None:
                 self.keep_text(column)
             else:
@@ -126,15 +126,14 @@ class CsvFrame(Frame):
     def keep_text(self, column: str) -> None:
         from pyarrow import compute as pc
 
-        texts = self.texts[column]
+        texts = self.texts.written[column]
         self.known[column] = pc.if_else(pc.equal(pc.utf8_trim_whitespace(texts), ""), None, texts)
 
     def label(self, wanted: str | None, taken: Sequence[str]) -> str | None:
-        free = {name: texts for name, texts in self.texts.items() if wanted is not None or name not in taken}
-        return csv_tables.label_name(free, wanted, self.name)
+        return self.texts.label_name(wanted, self.name, taken=taken)
 
     def labels(self, column: str) -> Labels:
-        return csv_tables.labels_of(self.texts[column], column, self.keys, self.name)
+        return csv_tables.labels_of(self.texts.written[column], column, self.keys, self.name)
 
 
 class ArrayFrame(Frame):

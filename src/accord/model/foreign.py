@@ -54,7 +54,7 @@ def understood(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except AccordError:
+    except (AccordError, MemoryError):
         raise
     except Exception as error:  # a wrong field of config.json can break any line of transformers
         raise ArtifactError(
