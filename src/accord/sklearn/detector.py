@@ -48,11 +48,11 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
       energy is $\lVert s_y - \mathrm{Pred}(s_x) \rVert$, the mean over fixed masks, a tilde on each. There are two such models, each
       trained on half of the fitted rows: a new row gets the mean of both, and what is usual is told by the energies of each on the other
       half, for on rows it was trained on they are too low;
-    - memory: nothing is hidden, and z is which known row this is a repetition of: the mean over the `neighbors` lowest energies
-      $\lVert r - r_z \rVert$.
+    - memory: nothing is hidden, and z is which known row this is a repetition of: the logarithm of the mean over the `neighbors` lowest
+      energies $\lVert r - r_z \rVert$, less 0.3 times what it is for the known rows around r (`accord.sklearn.memory`).
 
-    Both look at the columns in those of three forms (`Forms`) in which rows have most to do with each other (`accord.sklearn.memory`), the
-    memory at one after the other: the mean, a tilde on each.
+    Both look at the columns in two forms (`Forms`), because what is far depends on the scale. The memory weighs them by how well distances
+    tell known rows from rows with a fifth of the columns exchanged; the parts are those of forms with at least half of the greatest weight.
 
     Some of the rows given to `fit` are held out. From their energies, with which nothing else was done, comes the threshold
     (split-conformal): of new rows like them, a share of at most `false_alarms` is called outliers.
@@ -77,7 +77,7 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         models_: the two `JointEmbedding`.
 
     Prediction of hidden columns: Shenkar, Wolf 2022 (ICL, contrastive), Yin et al. 2024 (MCM). Distance to neighbours: Ramaswamy, Rastogi,
-    Shim 2000; Angiulli, Pizzuti 2002. Calibration: see `accord.evaluate.calibrate`.
+    Shim 2000; Angiulli, Pizzuti 2002; beside that of their neighbours: Breunig et al. 2000. Calibration: see `accord.evaluate.calibrate`.
     """
 
     def __init__(
@@ -124,9 +124,10 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         held = min(len(x) - 4, max(1, round(self.held_out * len(x))))
         fitted = x[order[held:]]
         self._forms = Forms(fitted)
-        self._memory = Memory(self._forms(fitted), self.neighbors, seed)
+        forms = self._forms(fitted)
+        self._memory = Memory(forms, self.neighbors, seed)
         self._masks = _masks(x.shape[1], self.masks, seed)
-        self._learn(np.hstack(self._kept(fitted)), seed)
+        self._learn(self._kept(forms), seed)
         self._calibration = Calibration(np.sort(self._energy(x[order[:held]])), np.zeros(0, np.uint64), "", "")
         self.offset_ = -self._threshold(x) - ROUNDING
         return self
@@ -200,19 +201,19 @@ class EnergyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         x, y = (Encoder(perceptron(columns, tuple(self.hidden), self.dim), sample_ndim=1) for _ in range(2))
         return Objective(JointEmbedding(x, y, MLPPredictor(self.dim)), self.principle())
 
-    def _kept(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        forms = self._forms(x)
-        return tuple(forms[i] for i in self._memory.kept)
-
     def _energy(self, x: np.ndarray) -> np.ndarray:
-        blocks = [self._kept(x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)]
+        blocks = [self._forms(x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)]
         return np.concatenate([self._energy_of(forms) for forms in blocks])
 
     def _energy_of(self, forms: tuple[np.ndarray, ...]) -> np.ndarray:
-        rows = np.hstack(forms)
+        rows = self._kept(forms)
         parts = self._usual_parts(np.mean([self._parts(rows, model) for model in self.models_], axis=0))
         energy: np.ndarray = PARTS * parts + (1 - PARTS) * self._memory(forms)
         return energy
+
+    def _kept(self, forms: tuple[np.ndarray, ...]) -> np.ndarray:
+        """What the models look at, (n, columns of the forms that are kept)."""
+        return np.hstack([forms[i] for i in self._memory.kept])
 
     def _parts(self, forms: np.ndarray, model: JointEmbedding) -> np.ndarray:
         """The root of the energy with each mask, (masks, n)."""

@@ -1,4 +1,4 @@
-"""The numbers of a table in three forms, because what is far away is a matter of the scale one looks at."""
+"""The numbers of a table in two forms, because what is far away is a matter of the scale one looks at."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from jaxtyping import Float
 
 from accord.sklearn.rows import Scale
 
-FORMS = 3
 QUANTILES = 4096
 """Ranks are those among at most so many quantiles of a column."""
 
 
 class Forms:
-    r"""Each column three times: standardised, compressed, and as the normal score of its rank.
+    r"""Each column twice: standardised, and as the normal score of its rank.
 
-    $v = (x - \mu)/\sigma$, then $\operatorname{arsinh} v$, and $\Phi^{-1}(\mathrm{rank}(x)/(n + 1))$ with ranks among the fitted rows, ties
-    in the middle (van der Waerden 1952). The second and third are standardised again. Standardised numbers tell how far out a row is,
-    compressed ones keep a few large values from hiding all else, ranks treat every column alike whatever its distribution.
+    $v = (x - \mu)/\sigma$, and $\Phi^{-1}(\mathrm{rank}(x)/(n + 1))$ with ranks among the fitted rows, ties in the middle (van der Waerden
+    1952), standardised again. Standardised numbers tell how far out a row is, ranks treat every column alike whatever its distribution.
 
     Args:
         rows: (n, columns), finite; means, deviations and ranks are theirs.
@@ -27,16 +25,15 @@ class Forms:
     def __init__(self, rows: Float[np.ndarray, "n columns"]):
         self.plain = Scale(rows)
         values = self.plain(rows).numpy()
-        self.compressed = Scale(np.arcsinh(values))
         self.sorted = np.sort(values, axis=0)[
             np.linspace(0, len(rows) - 1, min(len(rows), QUANTILES)).round().astype(int)
         ]
         self.ranked = Scale(self._scores(values))
 
-    def __call__(self, rows: Float[np.ndarray, "n columns"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The three forms, (n, columns) each."""
+    def __call__(self, rows: Float[np.ndarray, "n columns"]) -> tuple[np.ndarray, np.ndarray]:
+        """Both forms, (n, columns) each."""
         values = self.plain(rows).numpy()
-        return values, self.compressed(np.arcsinh(values)).numpy(), self.ranked(self._scores(values)).numpy()
+        return values, self.ranked(self._scores(values)).numpy()
 
     def _scores(self, values: np.ndarray) -> np.ndarray:
         found = np.empty_like(values)
