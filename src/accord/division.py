@@ -58,8 +58,9 @@ def in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) ->
 
 def _nothing_left(samples: Samples, train: int, held_out: int) -> DataError:
     whole = samples.kind == "series" and samples.windows is None
+    unit = "series" if whole else "sample" if train == 1 else "samples"
     return DataError(
-        f"{len(samples):,} {'series' if whole else 'samples'}, {held_out:,} held out and {train:,} left to train on: at least 2 are needed",
+        f"{train:,} {unit} to train on and {held_out:,} held out: at least 2 are needed to train on",
         where=samples.name,
         help="cut it into windows: --set data.window=STEPS"
         if whole

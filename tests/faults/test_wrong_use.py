@@ -61,7 +61,7 @@ CASES = [
     Case(
         f"short.csv --time date {FUTURE}", 3, "E381", ("20 steps, 60 are needed", "short.csv:0-19", "shorter context")
     ),
-    Case("short.csv --time date", 3, "E319", ("1 series", "left to train on", "short.csv", "data.window")),
+    Case("short.csv --time date", 3, "E319", ("1 series to train on", "short.csv", "data.window")),
     Case(f"steps.csv --time day {FUTURE}", 2, "E234", ('no column "day"', "steps.csv", "known: date, v, site")),
     Case(f"cell.csv --time date {FUTURE}", 3, "E333", ('"v" holds "x5"', "cell.csv:5", "decimal point")),
     Case(f"dates.csv --time date {FUTURE}", 3, "E382", ("yesterday", "dates.csv:27", "write times as")),
