@@ -187,7 +187,7 @@ class Projector(Section):
     hidden: list[Count] = Field(default=[1024])
     bottleneck: Count | None = None
     dim: Annotated[int, Field(ge=2)] = 256
-    grid: Count | None = None
+    grid: Annotated[int, Field(ge=1, le=32)] | None = None
     local_dim: Count | None = None
 
     @model_validator(mode="after")
