@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from accord import build, build_encoder, build_objective, recipe_toml
 from accord.data.augment import Augmentation
 from accord.data.random import Draws
-from accord.division import divided, in_small_batches
+from accord.division import divided
 from accord.errors import DataError, UsageError
 from accord.resolve import read_settings, resolve
 from accord.run import new_objective
@@ -141,13 +140,6 @@ def test_a_length_replaces_the_length_of_the_preset(photos: str) -> None:
     recipe, _ = resolve(photos, given, preset)
     assert recipe.training.epochs == 3.0
     assert recipe.training.budget is None
-
-
-def test_the_note_on_the_batch_of_a_single_sample_is_a_sentence() -> None:
-    recipe, samples = resolve("digits", {}, None)
-    few = replace(samples, ok=np.arange(len(samples)) < 2, notes=[], fingerprint="")
-    note = in_small_batches(recipe, {}, few)[1].notes[-1]
-    assert note.startswith("2 samples a batch instead of 128, for 1 is trained on;")
 
 
 def test_a_batch_is_at_most_a_quarter_of_few_samples_unless_it_was_set(photos: str) -> None:

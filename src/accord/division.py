@@ -20,40 +20,37 @@ def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def told_if_uneven(recipe: Recipe, samples: Samples) -> Samples:
-    """A note where what is held out as a whole comes in so few kinds that the share asked for is missed by a factor of two.
+def suited(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
+    """The recipe with a batch that suits how many samples are trained on, and the samples with notes on how they are divided.
+
+    A preset's batch is at most a quarter of the training samples; what the user set stays.
 
     Raises:
         DataError: if fewer than two samples are left to train on.
     """
-    by, wanted = recipe.data.hold_out_by, recipe.data.held_out
     train, held_out = (len(part) for part in divided(recipe, samples))
     if train < 2:
         raise _nothing_left(samples, train, held_out)
-    if by in (None, "sample", "time"):
-        return samples
-    share = held_out / max(1, train + held_out)
-    if wanted / 2 <= share <= 2 * wanted:
-        return samples
-    note = (
+    notes, training = _unevenness(recipe, train, held_out), recipe.training
+    small = max(2, train // 4)
+    if "batch_size" not in given.get("training", {}) and training.batch_size > small:
+        notes.append(
+            f"{small} samples a batch instead of {training.batch_size}, for {train:,} are trained on; "
+            "training.batch_size sets another number"
+        )
+        training = training.model_copy(update={"batch_size": small})
+    return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, *notes])
+
+
+def _unevenness(recipe: Recipe, train: int, held_out: int) -> list[str]:
+    """A note where what is held out as a whole comes in so few kinds that the share asked for is missed by a factor of two."""
+    by, wanted, share = recipe.data.hold_out_by, recipe.data.held_out, held_out / (train + held_out)
+    if by in (None, "sample", "time") or wanted / 2 <= share <= 2 * wanted:
+        return []
+    return [
         f"{held_out:,} of {train + held_out:,} samples are held out, a share of {share:.2g} where {wanted:g} was asked for: "
         f"there are few different {by}; another data.split_seed divides them differently"
-    )
-    return replace(samples, notes=[*samples.notes, note])
-
-
-def in_small_batches(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Recipe, Samples]:
-    """A preset's batch is at most a quarter of the training samples, which a note on them says; what the user set stays."""
-    if "batch_size" in given.get("training", {}):
-        return recipe, samples
-    train, size = len(divided(recipe, samples)[0]), recipe.training.batch_size
-    small = max(2, train // 4)
-    if size <= small:
-        return recipe, samples
-    known = f"{train:,} {'is' if train == 1 else 'are'} trained on"
-    note = f"{small} samples a batch instead of {size}, for {known}; training.batch_size sets another number"
-    training = recipe.training.model_copy(update={"batch_size": small})
-    return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, note])
+    ]
 
 
 def _nothing_left(samples: Samples, train: int, held_out: int) -> DataError:

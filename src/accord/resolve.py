@@ -20,7 +20,7 @@ from accord.data.sides import Side
 from accord.data.sources import open_source, rows_may_be_steps
 from accord.data.values import Sides
 from accord.data.vectors import unnamed_features
-from accord.division import in_small_batches, told_if_uneven
+from accord.division import suited
 from accord.errors import UsageError
 from accord.recipe import Columns, Data, Future, Masked, Recipe, TableSide
 from accord.recipe_encoder import EncoderSection, IdentityEncoder
@@ -76,8 +76,7 @@ def resolve(source: str, given: dict[str, Any], preset: str | None) -> tuple[Rec
         found["data"]["features"] = features
         found["pairing"] = {"x": [features[i] for i in chosen.x], "y": [features[i] for i in chosen.y]}
         resolved = recipe_toml.parse(recipe_toml.merge(table, found))
-    recipe = _completed(resolved, given, samples)
-    return in_small_batches(recipe, given, told_if_uneven(recipe, samples))
+    return suited(_completed(resolved, given, samples), given, samples)
 
 
 def _opened(source: str, recipe: Recipe) -> Samples:

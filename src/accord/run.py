@@ -136,10 +136,16 @@ class Run:
     def preprocess_hash(self) -> str:
         """Identifies everything between a sample and the model: the pairing, the form of the data and the seed of the draws."""
         data = self.recipe.data
-        later = [value for value in (data.trim, data.level) if value is not None]
-        parts = (SCORES, self.recipe.pairing, data.kind, data.shape, data.seconds, data.centre)
         sides = [side for side in (data.x, data.y) if side is not None]
-        return text_hash(*parts, self.recipe.training.seed, *(data.features or ()), *sides, *later)
+        keys = {"trim", "seconds", "level", "centre"}
+        changed = data.model_dump(
+            include=keys, exclude_defaults=True
+        )  # so that calibrations from before these keys stay valid
+        heard = [f"{key}={value}" for key, value in sorted(changed.items())]
+        seed = self.recipe.training.seed
+        return text_hash(
+            SCORES, self.recipe.pairing, data.kind, data.shape, seed, *(data.features or ()), *sides, *heard
+        )
 
     def energies(self, samples: Samples, index: np.ndarray, *, stop: Callable[[], None] = never) -> np.ndarray:
         """F of each sample that is a pair; else the mean of some pairs the run makes of it, which depends on the sample alone; float64."""

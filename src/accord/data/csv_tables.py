@@ -19,8 +19,8 @@ from accord.errors import DataError, EnvironmentFault
 
 _NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
 _MEANT = re.compile(r"\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE)
-_DECIMAL_COMMA = r"(?i)^\s*[+-]?((\d+,?\d*|,\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*$"
-_DECIMAL_POINT = r"(?i)^\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*$"
+_DECIMAL_POINT = f"(?i)^{_NUMBER.pattern}$"
+_DECIMAL_COMMA = _DECIMAL_POINT.replace(r"\.", ",")
 _OF_THOUSANDS = r"^\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*$"
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
