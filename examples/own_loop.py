@@ -9,6 +9,7 @@ import os
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # here, as an optimiser that imports it later makes it keep the process group for ever
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

@@ -3,6 +3,10 @@ r"""Sums and rows of all ranks with their exact gradient; in one process everyth
 Convention: when every rank r computes a loss $L_r$ from reduced quantities, the gradient is that of $\sum_r L_r$. Data-parallel
 training averages gradients over ranks; so a loss of the global batch that every rank computes gets the gradient of one process on
 the joined batch, and so does the mean over ranks of local means (on equal local batches).
+
+`torch.distributed.nn.functional`, which optimisers import in passing, takes the process group of that moment as a default argument and
+so keeps it for ever: gloo's threads then outlive `destroy_process_group`, and one that lets go of a tensor while the interpreter ends
+aborts the process. Imported here, before there is a group, it keeps none.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # see above
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.autograd.function import once_differentiable

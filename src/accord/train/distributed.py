@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # see accord.collective
 from torch.distributed.rendezvous import rendezvous
 
 from accord.errors import AccordError, EnvironmentFault, UsageError
