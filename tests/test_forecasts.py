@@ -93,6 +93,13 @@ def test_hypotheses_are_values_in_the_units_of_the_data(
     ade = np.array([np.nan if v is None else v for v in found["ade"]]).reshape(-1, 2)[:-1]
     assert figures["hypotheses"]["min_ade"] == pytest.approx(ade.min(1).mean())
     assert figures["last_value"]["min_ade"] > np.mean(expected), "two channels are farther apart than one"
+    scaled = figures["standardized"]
+    known = rows(data, 0, HOURS)
+    rough = np.array([[float(value) for value in row[1:]] for row in known]).std(0)
+    assert list(scaled["std"]) == ["load", "oil"] and list(scaled["std"].values()) == pytest.approx(rough, rel=0.5)
+    assert scaled["rows"] == figures["rows"] and scaled["hypotheses"]["k"] == 2
+    assert 0 < scaled["last_value"]["min_ade"] < figures["last_value"]["min_ade"]
+    assert "in standard deviations of its training futures" in outcome.err
     assert width(sheet) > 700 and outcome.json["sheet"] == str(sheet)
 
 

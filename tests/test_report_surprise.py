@@ -58,6 +58,34 @@ def test_a_series_without_any_value_still_makes_a_chart() -> None:
     assert "No surprise" in surprise_chart("nothing at all", [])
 
 
+def accuracies(scale: float) -> dict[str, dict[str, float]]:
+    one = {"min_ade": 31 * scale, "min_fde": 47 * scale, "crps": 13 * scale}
+    return {"hypotheses": {"k": 4, "crps_fair": 11 * scale, **one}, "mean": one, "last_value": one}
+
+
+@pytest.mark.parametrize(
+    ("std", "shown", "left_out"),
+    [
+        ({"degrees": 2.0}, False, False),
+        ({"degrees": 2.0, "pascals": 9.0}, True, False),
+        ({"degrees": 2.0, "pascals": None}, True, True),
+    ],
+)
+def test_standardised_figures_of_futures_are_shown_where_they_say_more(
+    tmp_path: Path, std: dict[str, float | None], shown: bool, left_out: bool
+) -> None:
+    run = fake_run.write_run(tmp_path / "run", samples=24, lines=12)
+    found = {"rows": 50, "readout_r2": 0.9, **accuracies(1)}
+    change(run, "evaluation.json", lambda values: values.update(futures=found))
+    before = Page(write_report(run)).text("futures")
+    assert "in the units of the data" in before.lower() and "31" in before
+    found["standardized"] = {"rows": 50, "std": std, **accuracies(0.001)}
+    change(run, "evaluation.json", lambda values: values.update(futures=found))
+    text = Page(write_report(run)).text("futures")
+    assert text.startswith(before[:100]) and ("0.0310" in text) == ("standard deviations" in text) == shown
+    assert ("Of 2 channels, 1 did not vary" in text) == left_out
+
+
 def test_the_page_shows_surprise_where_it_was_measured(tmp_path: Path) -> None:
     run = fake_run.write_run(tmp_path / "run", samples=24, lines=12)
     assert 'id="surprise"' not in write_report(run).read_text()

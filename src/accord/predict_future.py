@@ -14,7 +14,7 @@ from accord.data.samples import Samples
 from accord.errors import UsageError
 from accord.evaluate.features import Stop
 from accord.evaluate.future_sheet import Course
-from accord.evaluate.futures import Judged, figures, future_readout, judged
+from accord.evaluate.futures import Tally, future_readout
 from accord.evaluate.over_time import steps_judged
 from accord.output import window_columns
 from accord.predict_table import Lines, Predicted
@@ -43,7 +43,6 @@ class Forecasts:
         assert isinstance(run.pairing, Future) and samples.windows is not None
         self.pairing, self.samples, self.windows = run.pairing, samples, samples.windows
         self.shown = shown
-        self.parts: list[Judged] = []
         self.courses: list[Course] = []
         seed = run.recipe.training.seed
         try:
@@ -55,6 +54,7 @@ class Forecasts:
                 help="train on longer series, or on some with fewer gaps",
                 code="E240",
             ) from None
+        self.tally = Tally(self.readout, samples.features)
 
     def columns(self, index: np.ndarray, found: Predicted) -> dict[str, Any]:
         """Where each future lies, and of each channel what is predicted and what was observed, with the distance between the two."""
@@ -66,18 +66,18 @@ class Forecasts:
         }
         x, y = self._pair(found.index)
         values = self.readout(found.hypotheses.s_y_hat)
-        self.parts.append(judged(values, found.hypotheses.probability, x, y))
+        judged = self.tally.add(values, found.hypotheses.probability, x, y)
         for place, channel in enumerate(self.samples.features):
             named[f"predicted_{channel}"] = _lists(lines.of(values[..., place].numpy()))
             observed = y[:, None, :, place].expand(-1, lines.count, -1)
             named[f"observed_{channel}"] = _lists(lines.of(observed.double().numpy()))
-        named |= {"ade": lines.of(self.parts[-1].ade.numpy()), "fde": lines.of(self.parts[-1].fde.numpy())}
-        self._draw(found, x, y, values)
+        named |= {"ade": lines.of(judged.ade.numpy()), "fde": lines.of(judged.fde.numpy())}
+        self._draw(found, x, y, values, judged.ade)
         return named
 
     def figures(self, terminal: Terminal) -> dict[str, Any]:
         """How good the hypotheses were, also as a table for the reader."""
-        found = figures(self.parts, self.readout)
+        found = self.tally.figures()
         show_futures(found, terminal)
         return found
 
@@ -89,10 +89,10 @@ class Forecasts:
         values = self.samples.batch(index)
         return self.pairing.plain(values), self.pairing.plain_y(values)
 
-    def _draw(self, found: Predicted, x: Tensor, y: Tensor, values: Tensor) -> None:
+    def _draw(self, found: Predicted, x: Tensor, y: Tensor, values: Tensor, distance: Tensor) -> None:
         for row, i in enumerate(found.index.tolist()):
             if i in self.shown:
-                share, ade = found.hypotheses.probability[row], self.parts[-1].ade[row]
+                share, ade = found.hypotheses.probability[row], distance[row]
                 nearest = int(ade.argmin()) if bool(ade.isfinite().all()) else None
                 self.courses.append(Course(self.samples.keys[i], x[row], y[row], values[row], share, nearest))
 

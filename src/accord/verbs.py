@@ -26,6 +26,7 @@ from accord.evaluate.evaluation import evaluate as measure
 from accord.evaluate.features import extract
 from accord.output import require_writable, table_file
 from accord.report.page import write_report
+from accord.report.surprise import proportional
 from accord.resolve import read_settings, resolve
 from accord.run import Run, new_objective, open_run, train_in
 from accord.storage import try_writing
@@ -263,15 +264,27 @@ def show_futures(found: Mapping[str, Any], terminal: Terminal) -> None:
     }
     if k == 1:
         del named["mean"]
+    _futures_table(f"futures of {found['rows']:,} windows, in the units of the data", found, named, terminal)
+    scaled = found["standardized"]
+    if scaled["rows"] and not proportional(scaled["std"].values()):
+        _futures_table(
+            "the same with each channel in standard deviations of its training futures", scaled, named, terminal
+        )
+        constant = [name for name, value in scaled["std"].items() if value is None]
+        if constant:
+            words = ", ".join(constant) if len(constant) <= 3 else f"{len(constant):,} channels"
+            terminal.say(f"the latter without {words}: constant in training")
+    terminal.say(f"the readout explains {percent(found['readout_r2'])} of the variance of the futures trained on")
+
+
+def _futures_table(title: str, found: Mapping[str, Any], named: Mapping[str, str], terminal: Terminal) -> None:
     rows = [
         [words, *(f"{found[name][key]:.4g}" for key in ("min_ade", "min_fde", "crps"))] for name, words in named.items()
     ]
-    terminal.table(
-        f"futures of {found['rows']:,} windows, in the units of the data", ["", "minADE", "minFDE", "CRPS"], rows
-    )
+    terminal.table(title, ["", "minADE", "minFDE", "CRPS"], rows)
     if found["hypotheses"]["crps_fair"] is not None:
+        k = found["hypotheses"]["k"]
         terminal.say(f"CRPS as of {k:,} independent draws (fair): {found['hypotheses']['crps_fair']:.4g}")
-    terminal.say(f"the readout explains {percent(found['readout_r2'])} of the variance of the futures trained on")
 
 
 def percent(value: float | None) -> str:

@@ -15,8 +15,8 @@ from accord.data.random import Draws
 from accord.data.samples import Samples
 from accord.data.series import SeriesTable, series_samples
 from accord.evaluate.features import embed_plain
-from accord.evaluate.forecast import Readout, accuracy
-from accord.evaluate.futures import figures, future_readout, futures, judged, last_values
+from accord.evaluate.forecast import accuracy, fit_readout
+from accord.evaluate.futures import Tally, future_readout, futures, judged, last_values, means
 from accord.evaluate.hypotheses import hypotheses
 from accord.model.codebook import Codebook
 from accord.model.encoder import Encoder
@@ -108,21 +108,86 @@ def test_hypotheses_are_judged_beside_their_mean_and_the_last_value() -> None:
     )
     assert all(part[1].isnan().all() for part in (found.ade, found.crps_fair, *found.mean, *found.last_value))
     assert found.ade[2].tolist() == [1, 1] and found.last_value.min_ade[2] == 1, "of one step that was observed"
-    told = figures([found], Readout(*(torch.zeros(1),) * 3, torch.Size([1]), 0.5))
-    assert (told["rows"], told["readout_r2"], told["hypotheses"]["k"]) == (2, 0.5, 2)
+    told = means([found])
+    assert (told["rows"], told["hypotheses"]["k"]) == (2, 2)
     assert told["last_value"]["min_ade"] == pytest.approx((1.5 + 1) / 2)
-    one = figures(
-        [judged(values[:, :1], torch.ones(3, 1), x, y)], Readout(*(torch.zeros(1),) * 3, torch.Size([1]), 0.5)
-    )
+    one = means([judged(values[:, :1], torch.ones(3, 1), x, y)])
     assert one["hypotheses"]["crps_fair"] is None and one["hypotheses"]["crps"] == one["mean"]["crps"]
 
 
 def test_where_a_channel_of_the_past_was_never_observed_nothing_is_compared() -> None:
     x, y = torch.tensor([[[math.nan], [math.nan]]]), torch.ones(1, 2, 1)
     found = judged(torch.zeros(1, 3, 2, 1, dtype=torch.float64), torch.ones(1, 3) / 3, x, y)
-    assert (
-        found.ade.isnan().all() and figures([found], Readout(*(torch.zeros(1),) * 3, torch.Size([1]), 0))["rows"] == 0
+    assert found.ade.isnan().all() and means([found])["rows"] == means([])["rows"] == 0
+
+
+def by_numpy(values: np.ndarray, y: np.ndarray, std: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    """minADE, minFDE, CRPS of one future, values (k, step, channel), each error divided by the standard deviation of its channel."""
+    kept = np.flatnonzero(~np.isnan(std))
+    error = (values[..., kept] - y[:, kept]) / std[kept]
+    steps = [t for t in range(len(y)) if not np.isnan(y[t, kept]).all()]
+    distance = np.stack([np.sqrt(np.nansum(error[:, t] ** 2, axis=-1)) for t in steps], 1)
+    spread = np.abs(error[:, None] - error[None])
+    cells = np.einsum("k,ktc->tc", p, np.abs(error)) - np.einsum("k,l,kltc->tc", p, p, spread) / 2
+    return {
+        "min_ade": distance.mean(1).min(),
+        "min_fde": distance[:, -1].min(),
+        "crps": float(np.nanmean(cells)),
+    }
+
+
+def test_standardised_figures_are_those_of_the_formulas() -> None:
+    """Degrees, pascals and a channel that never changed; a gap in each of the first two."""
+    rng, unit = np.random.default_rng(7), np.array([4.0, 900.0, 1.0])
+    train = 20 + unit * rng.normal(size=(60, 3, 3)) + np.array([0, 1e5, 0])
+    train[..., 2] = 1.7e4
+    train[5, 1, 0] = math.nan
+    readout = fit_readout(torch.from_numpy(rng.normal(size=(60, 2))), torch.from_numpy(train))
+    flat = train.reshape(-1, 3)
+    std = np.array([np.nanstd(flat[:, 0]), flat[:, 1].std(), math.nan])
+    np.testing.assert_allclose(readout.std.numpy(), std, rtol=1e-12)
+    x, y = (train[:4] + rng.normal(size=(4, 3, 3)) * 5 * unit for _ in range(2))
+    y[0, 2, 1] = y[1, 2, :2] = y[3, :, :2] = x[2, 1, 0] = math.nan
+    values, p = y.round(-1)[:, None] + rng.normal(size=(4, 5, 3, 3)) * unit, rng.dirichlet(np.ones(5), 4)
+    values = np.where(np.isnan(values), 20.0, values)
+    tally = Tally(readout, ["degrees", "pascals", "constant"])
+    for rows in (slice(0, 2), slice(2, 4)):
+        tally.add(*(torch.from_numpy(part[rows]) for part in (values, p, x, y)))
+    found = tally.figures()
+    assert found["rows"] == 4 and found["standardized"]["rows"] == 3, (
+        "nothing but the constant was observed of the last"
     )
+    assert found["standardized"]["std"] == pytest.approx({"degrees": std[0], "pascals": std[1], "constant": None})
+    last = np.where(np.isnan(x[:, -1]), x[:, 0], x[:, -1])
+    for name, k, predicted, weight in (
+        ("hypotheses", 5, values, p),
+        ("mean", 1, np.einsum("nk,nktc->ntc", p, values)[:, None], np.ones((4, 1))),
+        ("last_value", 1, np.repeat(last[:, None, None], 3, 2), np.ones((4, 1))),
+    ):
+        assert predicted.shape == (4, k, 3, 3)
+        expected = [by_numpy(predicted[i], y[i], std, weight[i]) for i in range(3)]
+        for measure in ("min_ade", "min_fde", "crps"):
+            mean = np.mean([one[measure] for one in expected])
+            assert found["standardized"][name][measure] == pytest.approx(mean, rel=1e-9), (name, measure)
+    raw = [by_numpy(values[i], y[i], np.ones(3), p[i])["min_ade"] for i in range(4)]
+    assert found["hypotheses"]["min_ade"] == pytest.approx(np.mean(raw), rel=1e-9), "what was there is what it was"
+
+
+def test_one_channel_is_in_proportion_and_channels_that_never_varied_tell_nothing() -> None:
+    rng = np.random.default_rng(0)
+    train, s = torch.from_numpy(5 + 3 * rng.normal(size=(40, 2, 1))), torch.from_numpy(rng.normal(size=(40, 2)))
+    values, p = torch.from_numpy(rng.normal(size=(40, 4, 2, 1))), torch.full((40, 4), 0.25)
+    for y, same in ((train, True), (torch.full_like(train, 1e5), False)):
+        tally = Tally(fit_readout(s, y), ["level"])
+        tally.add(values, p, train, train)
+        found = tally.figures()
+        std = found["standardized"]["std"]["level"]
+        if same:
+            for name in ("min_ade", "min_fde", "crps", "crps_fair"):
+                assert found["standardized"]["hypotheses"][name] == pytest.approx(found["hypotheses"][name] / std)
+        else:
+            assert std is None and found["standardized"]["rows"] == 0
+            assert found["standardized"]["hypotheses"]["min_ade"] is None and found["rows"] == 40
 
 
 def forked(series: int, seed: int) -> Samples:

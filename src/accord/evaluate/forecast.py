@@ -129,13 +129,17 @@ def energy_score(
 
 
 class Readout(NamedTuple):
-    """A linear map from embeddings to values: ``centre + (s - origin) @ weight``. score: its R^2 on pairs that it was not fitted to."""
+    """A linear map from embeddings to values: ``centre + (s - origin) @ weight``.
+
+    score: its R^2 on pairs that it was not fitted to. std: of each channel of the values it was fitted to, see `channel_std`.
+    """
 
     weight: Tensor
     origin: Tensor
     centre: Tensor
     shape: torch.Size
     score: float
+    std: Tensor
 
     def __call__(self, s: Float[Tensor, "... dim"]) -> Float[Tensor, "... *shape"]:
         """Values of embeddings, in the units of the values it was fitted to, float64."""
@@ -158,7 +162,8 @@ def fit_readout(s: Float[Tensor, "n dim"], y: Float[Tensor, "n *shape"], *, seed
     Raises:
         UsageError: fewer than 10 rows without NaN.
     """
-    shape, s, flat = y.shape[1:], s.detach().double().cpu(), y.detach().double().cpu().flatten(1)
+    y = y.detach().double().cpu()
+    shape, s, flat, std = y.shape[1:], s.detach().double().cpu(), y.flatten(1), channel_std(y)
     good = s.isfinite().all(1) & flat.isfinite().all(1)
     s, flat = s[good], flat[good]
     if len(s) < 10:
@@ -172,7 +177,18 @@ def fit_readout(s: Float[Tensor, "n dim"], y: Float[Tensor, "n *shape"], *, seed
         guess = flat[kept].mean(0) + (s[held] - s[kept].mean(0)) @ weight
         errors.append(float((guess - flat[held]).square().sum() / total))
     best = min(range(len(errors)), key=errors.__getitem__)
-    return Readout(_ridge(s, flat)[best], s.mean(0), flat.mean(0), shape, 1 - errors[best])
+    return Readout(_ridge(s, flat)[best], s.mean(0), flat.mean(0), shape, 1 - errors[best], std)
+
+
+def channel_std(y: Float[Tensor, "n *steps channel"]) -> Float[Tensor, "channel"]:
+    """Standard deviation (biased) of what was observed of each channel, the last axis; NaN where nothing was, or it did not vary.
+
+    What is below a millionth of the mean is rounding of float32, not variation.
+    """
+    rows = y.flatten(0, -2)
+    mean = rows.nanmean(0)
+    std = (rows - mean).square().nanmean(0).sqrt()
+    return torch.where(std > 1e-6 * mean.abs(), std, torch.nan)
 
 
 def _ridge(s: Tensor, y: Tensor) -> list[Tensor]:

@@ -122,10 +122,44 @@ def judged(values: Tensor, probability: Tensor, x: Tensor, y: Tensor) -> Judged:
     )
 
 
-def figures(parts: Sequence[Judged], readout: Readout) -> dict[str, Any]:
+def standardized(values: Tensor, probability: Tensor, x: Tensor, y: Tensor, std: Float[Tensor, "channel"]) -> Judged:
+    """As `judged`, with each channel in units of its standard deviation, so that no channel outweighs the others by its unit.
+
+    Channels whose standard deviation is NaN have no such unit and are left out.
+    """
+    varying = std.isfinite()
+    unit = std[varying]
+    return judged(values[..., varying] / unit, probability, *(part[..., varying].double() / unit for part in (x, y)))
+
+
+class Tally:
+    """What is known of some futures so far: batches judged in the units of the values, and standardised by the training part."""
+
+    def __init__(self, readout: Readout, channels: Sequence[str]):
+        self.readout, self.channels = readout, channels
+        self.judged: list[Judged] = []
+        self.standardized: list[Judged] = []
+
+    def add(self, values: Tensor, probability: Tensor, x: Tensor, y: Tensor) -> Judged:
+        """One more batch; arguments and result as of `judged`."""
+        self.judged.append(judged(values, probability, x, y))
+        self.standardized.append(standardized(values, probability, x, y, self.readout.std))
+        return self.judged[-1]
+
+    def figures(self) -> dict[str, Any]:
+        """Those of `figures`, and as "standardized" the same with each channel in units of its standard deviation.
+
+        "std" in it has those by the names of the channels, None for one that did not vary in training and is left out.
+        """
+        std = [float(value) if value.isfinite() else None for value in self.readout.std]
+        more = {"std": dict(zip(self.channels, std, strict=True)), **means(self.standardized)}
+        return {"readout_r2": self.readout.score, **means(self.judged), "standardized": more}
+
+
+def means(parts: Sequence[Judged]) -> dict[str, Any]:
     """Means over all rows that hold their truth, as a verb prints them and evaluation.json holds them; None without such a row.
 
-    "rows", "readout_r2", and of "hypotheses" (with "k" and "crps_fair"), "mean" and "last_value" each "min_ade", "min_fde", "crps".
+    "rows", and of "hypotheses" (with "k" and "crps_fair"), "mean" and "last_value" each "min_ade", "min_fde", "crps".
     """
     known = [part.hypotheses.min_ade.isfinite() for part in parts]
 
@@ -137,11 +171,10 @@ def figures(parts: Sequence[Judged], readout: Readout) -> dict[str, Any]:
         return {name: mean([getattr(one, name) for one in accuracies]) for name in ("min_ade", "min_fde", "crps")}
 
     if not parts:
-        return {"rows": 0, "readout_r2": readout.score}
+        return {"rows": 0}
     more = {"k": parts[0].ade.shape[1], "crps_fair": mean([part.crps_fair for part in parts])}
     return {
         "rows": sum(int(rows.sum()) for rows in known),
-        "readout_r2": readout.score,
         "hypotheses": {**more, **of([part.hypotheses for part in parts])},
         "mean": of([part.mean for part in parts]),
         "last_value": of([part.last_value for part in parts]),
@@ -161,11 +194,12 @@ def held_out_figures(work: Work) -> dict[str, Any] | None:
     except UsageError as error:
         work.warnings.append(f"Futures are not read out: {error.message}.")
         return None
-    samples, index, parts = work.part.samples, work.part.index[work.some(SHOWN)], []
+    samples, index = work.part.samples, work.part.index[work.some(SHOWN)]
+    tally = Tally(readout, samples.features)
     k = how_many(model.latent, HYPOTHESES)
     for rows in read(samples, index, torch.device("cpu"), BATCH):
         s_x, _, action = embed_plain(model, samples, rows.place, pairing, stop=work.stop)
         found = hypotheses(model, s_x, k, action, seed=work.seed)
         x, y = pairing.plain(rows.values), pairing.plain_y(rows.values)
-        parts.append(judged(readout(found.s_y_hat), found.probability, x, y))
-    return figures(parts, readout)
+        tally.add(readout(found.s_y_hat), found.probability, x, y)
+    return tally.figures()

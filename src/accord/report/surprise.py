@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from accord.report.charts import Frame, Html, axes, figure, line_path, linear, path, picture, short, tag
 from accord.report.read import Run, View
@@ -32,6 +32,28 @@ def futures(run: Run) -> Html | None:
     rows, k = view.number("rows"), view.view("hypotheses").number("k")
     if not rows or k is None:
         return None
+    note = EXPLAIN["futures"].format(r2=figure(view.number("readout_r2")), rows=figure(rows))
+    panels = [panel("How far from what came", note, *_accuracy(view, k))]
+    scaled = view.view("standardized")
+    std = [scaled.view("std").number(name) for name in scaled.view("std").values]
+    if scaled.number("rows") and not proportional(std):
+        note = EXPLAIN["futures standardised"]
+        if None in std:
+            note += EXPLAIN["constant channels"].format(constant=std.count(None), channels=len(std))
+        panels.append(panel("How far, in standard deviations", note, *_accuracy(scaled, k)))
+    return section("futures", "Futures", LEADS["futures"], *panels)
+
+
+def proportional(std: Iterable[float | None]) -> bool:
+    """Whether dividing each channel by its standard deviation changes figures by one factor only, as with one channel.
+
+    Channels that are left out, None, are a change of another kind.
+    """
+    return len(set(std)) <= 1
+
+
+def _accuracy(view: View, k: float) -> tuple[Html, Html | None]:
+    """The measures of K hypotheses, of their mean and of the last value as a table, and the fair CRPS if there is one."""
     lines = []
     for key, (name, meaning) in FUTURES.items():
         if key == "mean" and k == 1:
@@ -40,10 +62,8 @@ def futures(run: Run) -> Html | None:
         values = [figure(one.number(measure)) for measure in ("min_ade", "min_fde", "crps")]
         lines.append([explained(name.format(k=figure(k)), meaning), *values])
     fair = view.view("hypotheses").number("crps_fair")
-    note = EXPLAIN["futures"].format(r2=figure(view.number("readout_r2")), rows=figure(rows))
     more = None if fair is None else tag("p", EXPLAIN["crps fair"].format(fair=figure(fair)), class_="explain")
-    numbers = table(["", "minADE", "minFDE", "CRPS"], lines)
-    return section("futures", "Futures", LEADS["futures"], panel("How far from what came", note, numbers), more)
+    return table(["", "minADE", "minFDE", "CRPS"], lines), more
 
 
 def chart_of(one: View) -> Html:

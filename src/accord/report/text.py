@@ -36,6 +36,9 @@ EXPLAIN = {
     "futures": "In the units of the data, means over {rows} held-out windows. minADE: how far the best hypothesis is from what came, "
     "mean over its steps; minFDE: at the last step; CRPS: all hypotheses as a distribution (for one, the mean error). More hypotheses "
     "make the best one better: compare minADE for equal numbers. The linear readout explains {r2} of the variance of training futures.",
+    "futures standardised": "The same, each channel divided by its standard deviation over the training futures: all channels count "
+    "alike, whatever their units, as where forecasts of standardised data are compared.",
+    "constant channels": " Of {channels} channels, {constant} did not vary in training and are left out.",
     "crps fair": "CRPS of the hypotheses as independent draws of equal weight (fair): {fair}.",
     "ladder": "Gap: how far the mean energy lies above that of matched pairs. AUROC: share of comparisons in which the "
     "mismatch has the higher energy. d′: the gap in standard deviations.",
