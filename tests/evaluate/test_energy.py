@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from accord.baselines.probabilistic import GaussianDensity
 from accord.data.augment import Augmentation
 from accord.data.pairing import Pairing, two_views
 from accord.data.samples import Samples
@@ -16,7 +17,7 @@ from accord.evaluate import energy as e
 from accord.evaluate.features import Embedded
 from accord.model.energy import cosine, smooth_l1, squared_error
 from accord.model.joint_embedding import JointEmbedding
-from accord.model.predictor import MLPPredictor
+from accord.model.predictor import IdentityPredictor, MLPPredictor
 
 Build = Callable[..., JointEmbedding]
 
@@ -60,6 +61,19 @@ def test_cross_energies_with_a_latent_ask_the_minimiser(
     assert torch.allclose(found, expected, rtol=1e-6)
     assert (found <= plain + 1e-6).all() and (found < plain - 1e-3).any()
     assert torch.allclose(e.pair_energies(model, s_x, s_y), expected.diagonal(), rtol=1e-6)
+
+
+def test_a_density_that_is_a_matrix_product_is_asked_for_as_many_x_at_once_as_their_energies_allow(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block costs what the y cost once more: as many blocks as numbers of all pairs and dimensions would take minutes, not seconds."""
+    model = build(cost=GaussianDensity(64), predictor=IdentityPredictor())
+    s_x, s_y = randn(90, 128), randn(200, 64, seed=1)
+    with torch.no_grad():
+        expected = model.minimizer(model.energy(s_x, s_y).cross()).value.double()
+    monkeypatch.setattr(e, "ELEMENTS", 2000)
+    assert len(list(e.cross_energies(model, s_x, s_y))) == 90 * 200 / 2000
+    assert torch.allclose(full(model, s_x, s_y), expected, rtol=1e-5)
 
 
 def test_the_callers_modes_survive_a_half_read_iterator(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,9 +56,8 @@ def cross_energies(
     With squared error or cosine and no latent the block is one matrix product; otherwise the model's minimiser is asked.
     """
     quick = isinstance(model.latent, Deterministic) and model.cost in (squared_error, cosine)
-    size = len(s_y) if quick else len(s_y) * s_y.shape[1] * _codes(model)
-    step = max(1, ELEMENTS // max(1, size))
     s_y = s_y.to(device_of(model))
+    step = max(1, ELEMENTS // max(1, _numbers(model, s_x[:1], s_y, None if action is None else action[:1])))
     for start in range(0, len(s_x), step):
         rows = slice(start, start + step)
         with evaluating(model) as device:  # not around the yield: the caller's mode is the caller's
@@ -70,6 +69,13 @@ def cross_energies(
 def _asked(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> Tensor:
     value: Tensor = model.minimizer(model.energy(s_x, s_y, action).cross()).value
     return value
+
+
+def _numbers(model: JointEmbedding, s_x: Tensor, s_y: Tensor, action: Tensor | None) -> int:
+    """How many numbers the energies of one x with all y go through; of a matrix product no more than come of it."""
+    device = device_of(model)
+    one = model.energy(s_x.to(device), s_y, None if action is None else action.to(device)).cross()
+    return one.size(shared=model.latent.candidates() is not None) * _codes(model)
 
 
 def _codes(model: JointEmbedding) -> int:
