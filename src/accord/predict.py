@@ -17,7 +17,7 @@ from accord.evaluate.features import Stop, read
 from accord.evaluate.future_sheet import draw_courses
 from accord.evaluate.hypotheses import how_many
 from accord.evaluate.hypothesis_pictures import MOST, Corpus, Pictures, corpus_of
-from accord.evaluate.hypothesis_sheet import Candidate, Row, draw
+from accord.evaluate.hypothesis_sheet import CANDIDATES, Candidate, Row, draw
 from accord.model.codebook import Codebook, ConditionalPrior
 from accord.output import require_picture, require_writable, table_file
 from accord.predict_future import Forecasts
@@ -124,8 +124,8 @@ class Work:
     def picture(self) -> bytes:
         """Of the inputs that are shown, as PNG."""
         if self.forecasts is not None:
-            return draw_courses(self.forecasts.courses, self.samples.features)
-        return draw(self.rows)
+            return draw_courses(self.forecasts.courses, self.samples.features, len(self.samples))
+        return draw(self.rows, self.count)
 
 
 def _check(output: Path, wanted: Wanted) -> None:
@@ -254,7 +254,7 @@ def sheet_rows(
         if i not in shown:
             continue
         candidates = []
-        for h, near in enumerate(found.near.place[row].tolist()):
+        for h, near in enumerate(found.near.place[row, :CANDIDATES].tolist()):
             known = [int(corpus.places[n]) for n in near[:1] if n >= 0]
             picture = pictures.candidate(i, known[0]) if known else None
             if drawer is not None:

@@ -63,6 +63,7 @@ class InTime:
                     columns=1,
                     width=900,
                     height=170,
+                    note=self._shown(len(panels)),
                 ),
             )
         return {
@@ -105,6 +106,10 @@ class InTime:
         if times is not None:
             columns["time"] = time_column(times)
         return columns | {"energy": course.energy, "surprise": course.surprise, "likelihood": course.likelihood}
+
+    def _shown(self, panels: int) -> str:
+        count = len(self.windows.counts)
+        return f"{panels:,} of {count:,} series, those with the highest surprise" if panels < count else ""
 
     def _told(self) -> dict[str, Any] | None:
         if self.top is None:

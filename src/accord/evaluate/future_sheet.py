@@ -15,6 +15,8 @@ from accord.evaluate.line_sheet import Line, Panel, draw_lines, mixed
 
 CHANNELS = 3
 """Channels that are drawn, the first ones, side by side."""
+LINES = 24
+"""Hypotheses that are drawn of each input, the most probable ones."""
 COULD_BE = "#c8641e"
 TRUTH = mixed(MARK, 0.45)
 FAINTEST = 0.35
@@ -34,8 +36,11 @@ class Course(NamedTuple):
     nearest: int | None
 
 
-def draw_courses(courses: Sequence[Course], channels: Sequence[str]) -> bytes:
-    """The picture as PNG: for each input a panel of each of the first three channels; probable hypotheses are stronger."""
+def draw_courses(courses: Sequence[Course], channels: Sequence[str], inputs: int) -> bytes:
+    """The picture as PNG: for each input a panel of each of the first three channels; probable hypotheses are stronger.
+
+    At most 24 hypotheses are drawn of each. A note says what is shown of how many: inputs of `inputs`, hypotheses, channels.
+    """
     shown = list(channels[:CHANNELS])
     panels = [
         _panel(course, place, name if len(channels) > 1 else "")
@@ -43,7 +48,14 @@ def draw_courses(courses: Sequence[Course], channels: Sequence[str]) -> bytes:
         for place, name in enumerate(shown)
     ]
     legend = [("given", INK), ("truth", TRUTH), ("what could be: the stronger, the more probable", COULD_BE)]
-    return draw_lines(panels, legend, columns=max(2, len(shown)), width=340, height=150)
+    k = max((len(course.hypotheses) for course in courses), default=0)
+    counts = [
+        (len(courses), inputs, "windows", "spread evenly"),
+        (min(k, LINES), k, "hypotheses", "the most probable"),
+        (len(shown), len(channels), "channels", "the first"),
+    ]
+    note = "; ".join(f"{some:,} of {of:,} {what}, {which}" for some, of, what, which in counts if some < of)
+    return draw_lines(panels, legend, columns=max(2, len(shown)), width=340, height=150, note=note)
 
 
 def _panel(course: Course, channel: int, name: str) -> Panel:
@@ -54,7 +66,7 @@ def _panel(course: Course, channel: int, name: str) -> Panel:
         return Line(len(past) - 1, np.concatenate([[now], values[:, channel].double().numpy()]), colour, width)
 
     top = float(course.probability.max().clamp_min(1e-12))
-    order = torch.argsort(course.probability, stable=True).tolist()
+    order = torch.argsort(course.probability, descending=True, stable=True)[:LINES].flip(0).tolist()
     lines = [
         ahead(
             course.hypotheses[k], mixed(COULD_BE, FAINTEST + (1 - FAINTEST) * float(course.probability[k]) / top), 1.5

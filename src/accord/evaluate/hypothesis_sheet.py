@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TILE, GAP, CAPTION, MARGIN, HEAD = 72, 10, 20, 20, 30
 """Pixels: side of a picture, room between two, room for a line below it, around everything, and for the heads of the columns."""
+CANDIDATES = 16
+"""Hypotheses that are shown of each input, the cheapest ones."""
 PAGE, INK, SOFT, MARK = "#fffefb", "#1c2126", "#5b626b", "#0b7a70"
 
 
@@ -35,8 +37,8 @@ class Row(NamedTuple):
     candidates: Sequence[Candidate]
 
 
-def draw(rows: Sequence[Row]) -> bytes:
-    """The picture as PNG, pixels only."""
+def draw(rows: Sequence[Row], count: int | None = None) -> bytes:
+    """The picture as PNG, pixels only. count: hypotheses that there are of each input, if more than are shown."""
     from PIL import Image, ImageDraw, ImageFont
 
     columns = 2 + max((len(row.candidates) for row in rows), default=0)
@@ -44,7 +46,10 @@ def draw(rows: Sequence[Row]) -> bytes:
     width = 2 * MARGIN + columns * step + GAP
     page = Image.new("RGB", (max(width, 420), 2 * MARGIN + HEAD + len(rows) * (step + CAPTION)), PAGE)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for column, head in ((0, "given"), (1, "truth"), (2, "what could be, and how probable")):
+    could_be = "what could be, and how probable"
+    if count is not None and count > columns - 2 > 0:
+        could_be += f": the {columns - 2} cheapest of {count:,}"
+    for column, head in ((0, "given"), (1, "truth"), (2, could_be)):
         pen.text((left(column), MARGIN), head, fill=SOFT, font=font)
     for number, row in enumerate(rows):
         top = MARGIN + HEAD + number * (step + CAPTION)

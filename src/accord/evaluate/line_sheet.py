@@ -16,6 +16,8 @@ FINE = 3
 """Lines are drawn so many times larger and made small again, which smooths them."""
 LEFT, TOP, BELOW = 46, 18, 18
 """Pixels of a panel beside and above its drawing for ticks and title, and below it for steps."""
+NOTE = 20
+"""Pixels of a note below the legend."""
 GRID = "#e3ded3"
 
 
@@ -38,15 +40,21 @@ class Panel(NamedTuple):
 
 
 def draw_lines(
-    panels: Sequence[Panel], legend: Sequence[tuple[str, str]], *, columns: int, width: int, height: int
+    panels: Sequence[Panel],
+    legend: Sequence[tuple[str, str]],
+    *,
+    columns: int,
+    width: int,
+    height: int,
+    note: str = "",
 ) -> bytes:
-    """The panels in rows of `columns`, each `width` x `height` pixels, below a legend of names and colours, as PNG."""
-    rows = -(-len(panels) // columns)
-    size = (2 * MARGIN + columns * (width + GAP) - GAP, 2 * MARGIN + HEAD + max(rows, 1) * (height + GAP) - GAP)
+    """The panels in rows of `columns`, each `width` x `height` pixels, below a legend of names and colours and a note, as PNG."""
+    rows, head = -(-len(panels) // columns), HEAD + (NOTE if note else 0)
+    size = (2 * MARGIN + columns * (width + GAP) - GAP, 2 * MARGIN + head + max(rows, 1) * (height + GAP) - GAP)
     large = Image.new("RGB", (size[0] * FINE, size[1] * FINE), PAGE)
     pen, texts = ImageDraw.Draw(large), list[tuple[float, float, str, str]]()
     for number, panel in enumerate(panels):
-        left, top = MARGIN + number % columns * (width + GAP), MARGIN + HEAD + number // columns * (height + GAP)
+        left, top = MARGIN + number % columns * (width + GAP), MARGIN + head + number // columns * (height + GAP)
         texts += _panel(pen, panel, left, top, left + width, top + height)
     page = large.resize(size, Image.Resampling.LANCZOS)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)
@@ -57,6 +65,7 @@ def draw_lines(
         pen.line((x, MARGIN + 7, x + 18, MARGIN + 7), fill=colour, width=3)
         pen.text((x + 24, MARGIN), name, fill=INK, font=font)
         x += 24 + pen.textlength(name, font=font) + 20
+    pen.text((MARGIN, MARGIN + NOTE), note, fill=SOFT, font=font)
     out = io.BytesIO()
     page.save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -73,12 +82,12 @@ def _panel(
 ) -> list[tuple[float, float, str, str]]:
     """Draws the lines of a panel and gives its texts: place, text, anchor."""
     title = " ".join(panel.title.split())  # the name of a series may have several lines
-    known = [value for line in panel.lines for value in line.values[np.isfinite(line.values)].tolist()]
-    if not known:
+    ends = [end for line in panel.lines for end in _ends(line.values)]
+    if not ends:
         return [(left + LEFT, top, title, "lt"), (left + LEFT, top + TOP, "nothing was observed", "lt")]
     steps = [at for line in panel.lines for at in (line.first, line.first + max(len(line.values) - 1, 0))]
     x = linear(steps, left + LEFT, right, count=6, tight=True)
-    y = linear([*known, *panel.level], bottom - BELOW, top + TOP, count=3)
+    y = linear([*ends, *panel.level], bottom - BELOW, top + TOP, count=3)
     texts = [(left + LEFT, top, title, "lt")]
     for value in y.ticks:
         _stroke(pen, [(x.start, y.at(value)), (x.stop, y.at(value))], GRID, 1)
@@ -103,10 +112,32 @@ def _ascii(number: str) -> str:
     return number.replace("\u2212", "-")
 
 
+def _ends(values: np.ndarray) -> list[float]:
+    """The least and the greatest value that was observed, nothing where none was."""
+    known = values[np.isfinite(values)]
+    return [float(known.min()), float(known.max())] if len(known) else []
+
+
+def thinned(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places and values of a line of many values: of each of at most `most` stretches the least and the greatest, in their order.
+
+    A stretch of one pixel looks the same then, and a peak of one value is never lost. A stretch without a value is NaN.
+    """
+    stride = -(-len(values) // most)
+    if stride <= 2:
+        return np.arange(len(values)), values
+    parts = np.concatenate([values, np.full(-len(values) % stride, np.nan)]).reshape(-1, stride)
+    known = np.isfinite(parts)
+    low, high = np.where(known, parts, np.inf).argmin(1), np.where(known, parts, -np.inf).argmax(1)
+    both = np.sort(np.stack([low, high], 1), axis=1)
+    chosen = np.where(known.any(1, keepdims=True), np.take_along_axis(parts, both, 1), np.nan)
+    return (both + stride * np.arange(len(parts))[:, None]).ravel(), chosen.ravel()
+
+
 def _pieces(line: Line, x: Axis, y: Axis) -> list[list[tuple[float, float]]]:
     """Unbroken parts of a line in pixels; a value alone is a short stroke."""
     found: list[list[tuple[float, float]]] = [[]]
-    for t, value in enumerate(line.values.tolist()):
+    for t, value in zip(*(part.tolist() for part in thinned(line.values, int(x.stop - x.start))), strict=True):
         if np.isfinite(value):
             found[-1].append((x.at(line.first + t), y.at(value)))
         elif found[-1]:

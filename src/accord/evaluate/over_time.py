@@ -36,8 +36,9 @@ def over_time(
     definition: the figures say where surprise is, not whether there is any.
 
     Returns:
-        "median" and "high" (the energies at 0 and at 1), and "series": "name", "first" (step of the first value), "stride" (steps per
-        value) and "surprise", None for steps that no window judges. Also None if no energy is finite.
+        "median" and "high" (the energies at 0 and at 1), "all_series" (how many there are), and "series", of the first 12: "name",
+        "first" (step of the first value), "stride" (steps per value) and "surprise", None for steps that no window judges. Also None if
+        no energy is finite.
     """
     windows = samples.windows
     if windows is None or not len(index):
@@ -49,10 +50,11 @@ def over_time(
     scale, some = usual(energy), windows.rows(index)
     first, length = steps_judged(some, pairing)
     found = []
-    for place in np.unique(some.series)[:MOST_SERIES].tolist():
+    there = np.unique(some.series)
+    for place in there[:MOST_SERIES].tolist():
         mine = some.series == place
         found.append({"name": some.names[place], **_one(energy[mine], first[mine], int(length.max()), scale)})
-    return {"median": scale.median, "high": scale.high, "series": found}
+    return {"median": scale.median, "high": scale.high, "all_series": len(there), "series": found}
 
 
 class Course(NamedTuple):

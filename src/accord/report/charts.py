@@ -15,6 +15,8 @@ from accord.errors import printable
 VOID = {"meta", "input", "br"}
 SPACES = "\u00a0\u202f"
 MAX_TEXT = 600
+MAX_PLACES = 400
+"""Values of a spectrum that are drawn, evenly spread: more than the chart has pixels."""
 
 
 class Html(str):
@@ -269,11 +271,16 @@ def trend(values: Sequence[float | None]) -> str:
 
 def spectrum_chart(values: Sequence[float], rank: float | None) -> Html:
     """Singular values in descending order on a logarithmic scale, with a mark at the effective rank."""
-    frame, places = WIDE, [float(i) for i in range(1, len(values) + 1)]
-    floor = max(values) * 1e-6
-    x = linear([1.0, max(2.0, places[-1])], frame.left, frame.right, tight=True)
+    frame, count = WIDE, len(values)
+    drawn = (
+        sorted({round(i * (count - 1) / (MAX_PLACES - 1)) for i in range(MAX_PLACES)})
+        if count > MAX_PLACES
+        else range(count)
+    )
+    floor, places = max(values) * 1e-6, [float(i + 1) for i in drawn]
+    x = linear([1.0, max(2.0, float(count))], frame.left, frame.right, tight=True)
     y = logarithmic([max(v, floor) for v in values] if floor > 0 else [1.0], frame.bottom, frame.top)
-    line = path("line s1", line_path(x, y, places, [max(v, floor) if v > 0 else None for v in values]))
+    line = path("line s1", line_path(x, y, places, [max(values[i], floor) if values[i] > 0 else None for i in drawn]))
     marks = []
     if rank is not None and x.low <= rank <= x.high:
         upright = f"M{short(x.at(rank))} {short(frame.bottom)}V{short(frame.top)}"

@@ -22,7 +22,9 @@ def surprise(run: Run) -> Html | None:
     ]
     if not panels:
         return None
-    note = tag("p", EXPLAIN["surprise"], class_="explain")
+    count = run.evaluation.view("surprise").number("all_series") or 0
+    cut = f" Shown are the first {len(panels)} of {figure(count)} series." if count > len(panels) else ""
+    note = tag("p", EXPLAIN["surprise"] + cut, class_="explain")
     return section("surprise", "Surprise over time", LEADS["surprise"], *panels, note)
 
 

@@ -74,9 +74,12 @@ def training(run: Run) -> tuple[Html, list[dict[str, object]]]:
         return section("training", "Training", None, empty(NO_LOG)), []
     events = [(line.number("step") or 0.0, text) for line in run.metrics if (text := line.text("event"))]
     lines, data = thin(run.metrics), list[dict[str, object]]()
-    main = [curve_panel(curve, lines, events, data) for curve in MAIN]
-    more = [one for one in (curve_panel(curve, lines, events, data) for curve in MORE) if one]
-    listed = [tag("li", tag("b", f"step {figure(step)}"), " ", text) for step, text in events[:MAX_EVENTS]]
+    shown = events[:MAX_EVENTS]
+    main = [curve_panel(curve, lines, shown, data) for curve in MAIN]
+    more = [one for one in (curve_panel(curve, lines, shown, data) for curve in MORE) if one]
+    listed = [tag("li", tag("b", f"step {figure(step)}"), " ", text) for step, text in shown]
+    if len(events) > len(shown):
+        listed.append(tag("li", f"and {len(events) - len(shown):,} more, in metrics.jsonl"))
     content = section(
         "training",
         "Training",
