@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from accord.data.samples import Samples, split
-from accord.errors import DataError
-from accord.recipe import Recipe
+from accord.data.series import WindowStore
+from accord.errors import DataError, UsageError
+from accord.recipe import Data, Recipe, TableSide
+
+LOOKED_AT = 2048
+"""Samples that a fresh model takes mean, standard deviation and filters from."""
+STEP_BYTES = 16
+"""What a step of a sound takes while it is read: its place, whether it is there, and its value."""
 
 
 def divided(recipe: Recipe, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
@@ -27,6 +34,7 @@ def suited(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Rec
 
     Raises:
         DataError: if fewer than two samples are left to train on.
+        UsageError: if sounds are padded to more than fits into memory.
     """
     train, held_out = (len(part) for part in divided(recipe, samples))
     if train < 2:
@@ -39,7 +47,29 @@ def suited(recipe: Recipe, given: dict[str, Any], samples: Samples) -> tuple[Rec
             "training.batch_size sets another number"
         )
         training = training.model_copy(update={"batch_size": small})
+    _require_memory(recipe, samples, rows=max(training.batch_size, min(LOOKED_AT, train)))
     return recipe.model_copy(update={"training": training}), replace(samples, notes=[*samples.notes, *notes])
+
+
+def _require_memory(recipe: Recipe, samples: Samples, rows: int) -> None:
+    """Refuses a number of seconds that pads `rows` sounds beyond the memory that this machine has."""
+    data, parts = recipe.data, samples.sides or (samples,)
+    sections: list[tuple[str, Data | TableSide]] = [
+        (f"data.{name}", side) for name, side in (("x", data.x), ("y", data.y)) if side is not None
+    ] or [("data", data)]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for part, (section, said) in zip(parts, sections, strict=True):
+        if part.kind != "audio" or said.seconds is None or not isinstance(part.store, WindowStore):
+            continue
+        longest, needed = int(part.store.count.max()), STEP_BYTES * rows * part.store.length
+        if longest < part.store.length and needed > memory:
+            raise UsageError(
+                f"{section}.seconds = {said.seconds:g}: {rows:,} sounds of that length take {needed / 1e9:.3g} GB, this machine has "
+                f"{memory / 1e9:.3g} GB; the longest sound is {longest / part.rate:.3g} s",
+                where=f"recipe:{section}.seconds",
+                help=f"set {section}.seconds to about {longest / part.rate:.3g}, or leave it out",
+                code="E227",
+            )
 
 
 def _unevenness(recipe: Recipe, train: int, held_out: int) -> list[str]:

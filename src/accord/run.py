@@ -22,7 +22,7 @@ from accord.data.samples import Samples
 from accord.data.sources import open_source
 from accord.data.synthetic import kind_of
 from accord.data.vectors import LABEL_NAMES, unnamed_features
-from accord.division import divided
+from accord.division import LOOKED_AT, divided
 from accord.errors import UsageError
 from accord.evaluate.calibrate import Groups, text_hash
 from accord.evaluate.energy import pair_energies, scores
@@ -44,8 +44,6 @@ DRAWS = 8
 """Random pairs of a sample whose mean energy is its score."""
 SCORES = "scores 2: pairs as they are"
 """What a score is, in words that change with it: calibrations made before are refused."""
-LOOKED_AT = 2048
-"""Samples that a fresh model takes mean, standard deviation and filters from."""
 
 
 @dataclass(frozen=True)

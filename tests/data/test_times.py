@@ -33,6 +33,8 @@ def refused(values: Any, code: str, *says: str, group: list[int] | None = None) 
     [
         ["2016-07-01 00:00:00", "2016-07-02 12:30:00"],
         [" 2016-07-01T00:00 ", "2016-07-02T12:30:00.000"],
+        ["2016/07/01 00:00", "2016/07/02 12:30:00"],
+        ["2016/07/01 02:00:00+02:00", "2016-07-02 12:30:00Z"],
         ["2016-07-01T02:00:00+02:00", "2016-07-02 12:30:00Z"],
         [datetime(2016, 7, 1), datetime(2016, 7, 2, 12, 30)],
         [datetime(2016, 7, 1, tzinfo=UTC), datetime(2016, 7, 2, 12, 30, tzinfo=UTC)],
@@ -57,8 +59,21 @@ def test_the_first_rows_without_a_time_are_named() -> None:
     refused(["2016-07-01", "", None, "2016-07-02"], "E382", "no time", "t.csv:2")
     refused(["2016-07-01", "", "2016-07-02", " "], "E382", "t.csv:1, t.csv:3")
     refused(["2016-07-01", "yesterday", "2016-13-01"], "E382", '"yesterday"', "t.csv:1, t.csv:2")
+    refused(["2016/07/01", "2016/13/01"], "E382", '"2016/13/01"', "t.csv:1")
     refused([1.0, float("nan")], "E382", "t.csv:1")
     refused([[1], [2]], "E382", "no times")
+
+
+@pytest.mark.parametrize("value", ["01.02.2024", "02/01/2024 10:00 AM", "1-Feb-2024", "2024-02", "10:00"])
+def test_times_that_may_be_read_in_several_ways_are_refused_with_what_is_read(value: str) -> None:
+    refused([value, "2024-02-02"], "E382", f'"date" holds "{value}"', "t.csv:0", "ISO 8601", "--time")
+
+
+@pytest.mark.parametrize("convert", [str, int, float])
+def test_dates_that_are_written_as_numbers_are_refused_and_counts_are_not(convert: Any) -> None:
+    refused([convert(20240131), convert(20240201)], "E382", '"date" holds 20240131', "2024-01-31")
+    counts = [20240131, 20240132, 20240133]
+    assert read_times(pa.array([convert(c) for c in counts]), "t", KEYS).values.tolist() == counts
 
 
 def test_a_mixture_of_zones_and_none_is_refused() -> None:

@@ -23,6 +23,10 @@ FILES = {
     "short.csv": ["date,v", *(line.rsplit(",", 1)[0] for line in STEPS[:20])],
     "cell.csv": ["date,v,site", *(line.replace(" 05:00,", " 05:00,x") for line in STEPS)],
     "dates.csv": ["date,v,site", *(line.replace("2024-01-02 03:00", "yesterday") for line in STEPS)],
+    "german.csv": ["date,v,site", *(f"01.02.2024 {i // 60:02d}:{i % 60:02d},{i % 7},north" for i in range(100))],
+    "days.csv": ["date,v", *(f"202401{i:02d},{i % 7}" for i in range(1, 31))],
+    "one.csv": [f"{i % 3},{i:02d}" for i in range(40)],
+    "heard.csv": ["sound,n", *(f"whole/{i}.wav,{i}" for i in range(9))],
     "empty.csv": [],
     "header.csv": ["a,b,name"],
     "bad.ts": ["@data", "1,2,3", "1,x,3"],
@@ -65,6 +69,14 @@ CASES = [
     Case(f"steps.csv --time day {FUTURE}", 2, "E234", ('no column "day"', "steps.csv", "known: date, v, site")),
     Case(f"cell.csv --time date {FUTURE}", 3, "E333", ('"v" holds "x5"', "cell.csv:5", "decimal point")),
     Case(f"dates.csv --time date {FUTURE}", 3, "E382", ("yesterday", "dates.csv:27", "write times as")),
+    Case(f"german.csv --time date {FUTURE}", 3, "E382", ('"01.02.2024 00:00"', "german.csv:0", "ISO 8601", "--time")),
+    Case(f"days.csv --time date {FUTURE}", 3, "E382", ("holds 20240101", "days.csv:0", "2024-01-01")),
+    Case("one.csv", 3, "E333", ('"0,00" seems to be one number', "one.csv:line 1", "decimal point", "a,b")),
+    Case(
+        "whole --set data.seconds=1e9", 2, "E227", ("data.seconds = 1e+09", "longest sound is 0.2 s", "or leave it out")
+    ),
+    Case("whole --set data.seconds=1e308", 2, "E227", ("recipe:data.seconds", "this machine has")),
+    Case("heard.csv --x sound --y n --set data.x.seconds=1e9", 2, "E227", ("data.x.seconds", "longest sound is 0.2 s")),
     Case("bad.ts", 3, "E380", ('"x" is no number', "bad.ts:3", '"?"')),
     Case("song.mp3", 2, "E220", ('kind ".mp3"', "song.mp3", "ffmpeg -i FILE NEW.wav")),
     Case("nothing", 3, "E318", ("no images or sounds", ".jpg", ".wav", "nothing")),
@@ -89,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "notes": b"to be recorded",
         "fast": wav(9000 * np.sin(np.arange(99)), 16000),
     }
-    for name, data in broken.items():
+    for name, data in {**broken, "whole": wav(9000 * np.sin(np.arange(800)))}.items():
         (root / name).mkdir()
         for i in range(9):
             (root / name / f"{i}.wav").write_bytes(wav(9000 * np.sin(np.arange(1600) / (2 + i))))

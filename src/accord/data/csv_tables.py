@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,24 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from accord.data.encoded import memory_free
+from accord.data.csv_files import read_file
+from accord.data.csv_heads import DECIMAL_COMMA, DECIMAL_POINT, NUMBER, SEPARATED
 from accord.data.samples import RowKeys
 from accord.data.tables import Numbers, left_out, refuse_repeated, require_column, short_names
 from accord.data.vectors import LABEL_NAMES, Labels, encode_labels, too_large
-from accord.errors import DataError, EnvironmentFault
+from accord.errors import DataError
 
-_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)\s*", re.IGNORECASE)
-_MEANT = re.compile(r"\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE)
-_DECIMAL_POINT = f"(?i)^{_NUMBER.pattern}$"
-_DECIMAL_COMMA = _DECIMAL_POINT.replace(r"\.", ",")
-_OF_THOUSANDS = r"^\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*$"
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
+_MEANT = re.compile(
+    r"(?!.*\.\d{1,2}\.)\s*([+-]?[\d.,' ]*\d[\d.,' ]*([eE][+-]?\d+)?|n/?a|null|none|missing|[-?.]+)?\s*", re.IGNORECASE
 )
+_OF_THOUSANDS = r"^\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*$"
 
 
 class CsvTable(NamedTuple):
@@ -43,13 +34,14 @@ class CsvTexts(NamedTuple):
     """The cells of CSV files as texts, pyarrow columns by name, and keys.
 
     written: as they are in the files. pointed: with decimal points in place of decimal commas. doubtful: columns whose separators may be
-    those of decimals or of thousands.
+    those of decimals or of thousands. notes: said once to the user.
     """
 
     written: dict[str, Any]
     pointed: dict[str, Any]
     doubtful: frozenset[str]
     keys: RowKeys
+    notes: list[str]
 
     def cells(self, name: str) -> np.ndarray | None:
         """A column as float64, "" as NaN, or None if it is a column of text. Raises `DataError` for cells that are no numbers."""
@@ -87,16 +79,28 @@ def read_csv(paths: Sequence[Path], label: str | None) -> CsvTable:
     found = {name: texts.cells(name) for name in texts.written if name != chosen}
     used = {name: values for name, values in found.items() if values is not None}
     if not used:
-        raise DataError("no column of numbers", where=str(paths[0]), help="pass a table that has one", code="E333")
+        raise DataError(
+            "no column of numbers", where=str(paths[0]), help=f"pass a table that has one; {SEPARATED}", code="E333"
+        )
     matrix = np.stack(list(used.values()), 1)
-    return CsvTable(Numbers(matrix, list(used), left_out([n for n in found if n not in used])), labels, keys)
+    notes = [*texts.notes, *_index_of_rows(matrix, list(used)), *left_out([n for n in found if n not in used])]
+    return CsvTable(Numbers(matrix, list(used), notes), labels, keys)
+
+
+def _index_of_rows(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
+    """A note on a first column without a name that counts the rows, as pandas and R write it."""
+    if names[0] or len(matrix) < 2 or not (np.diff(matrix[:, 0]) == 1).all():
+        return []
+    return [
+        "the first column has no name and counts the rows, but is used like the others: leave it out of the file if that is all it does"
+    ]
 
 
 def read_texts(paths: Sequence[Path]) -> CsvTexts:
     """The cells of the files as one table of texts. Raises what `read_csv` raises for damage."""
-    parsed = [_parse(path, _text(path)) for path in paths]
+    parsed = [read_file(path) for path in paths]
     names = parsed[0].table.column_names
-    for path, (table, _) in zip(paths, parsed, strict=True):
+    for path, (table, _, _) in zip(paths, parsed, strict=True):
         refuse_repeated(table.column_names, str(path))
         if table.column_names != names:
             differ = sorted(set(table.column_names) ^ set(names))
@@ -106,12 +110,13 @@ def read_texts(paths: Sequence[Path]) -> CsvTexts:
                 help="pass files of one kind, or write one of them anew",
                 code="E346",
             )
-    pointed, doubtful = zip(*(_with_points(table, separator) for table, separator in parsed), strict=True)
+    pointed, doubtful = zip(*(_with_points(file.table, file.separator) for file in parsed), strict=True)
     return CsvTexts(
-        written=_joined([table for table, _ in parsed], names),
+        written=_joined([file.table for file in parsed], names),
         pointed=_joined(pointed, names),
         doubtful=frozenset().union(*doubtful),
-        keys=RowKeys([len(table) for table, _ in parsed], short_names(paths)),
+        keys=RowKeys([len(file.table) for file in parsed], short_names(paths)),
+        notes=[note for file in parsed for note in file.notes],
     )
 
 
@@ -126,137 +131,24 @@ def labels_of(column: Any, name: str, keys: Sequence[str], where: str) -> Labels
     return encode_labels(_as_labels(column.to_pylist()), len(keys), f"{where}:{name}")
 
 
-def _text(path: Path) -> bytes:
-    """The whole file as UTF-8."""
-    import pyarrow as pa
-
-    size = path.stat().st_size
-    if 12 * size > memory_free():
-        raise EnvironmentFault(
-            f"about {12 * size / 1e9:.1f} GB needed for a CSV file of {size / 1e9:.1f} GB, {memory_free() / 1e9:.1f} GB of memory free",
-            where=str(path),
-            help="convert it to Parquet",
-            code="E543",
-        )
-    try:
-        with pa.input_stream(str(path)) as stream:  # unpacks .gz
-            limit = max(1 << 24, 200 * size)
-            data: bytes = stream.read(limit + 1)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, " ".join(str(error).split())) from error
-    if len(data) > limit:
-        raise _damaged(path, "it unpacks to more than 200 times its size")
-    return _as_utf8(path, data)
-
-
-def _as_utf8(path: Path, data: bytes) -> bytes:
-    mark, encoding = next(((mark, encoding) for mark, encoding in _BOMS if data.startswith(mark)), (b"", "utf-8"))
-    try:
-        decoded = data.decode(encoding) if mark else data.decode()
-    except UnicodeDecodeError as error:
-        if mark:
-            raise _damaged(
-                path, f"it starts as {encoding} and goes on as something else at byte {error.start}"
-            ) from error
-        raise _damaged(
-            path, f"bytes that are not UTF-8 ({data[error.start : error.start + 1]!r})", data, error.start
-        ) from error
-    text = decoded.encode() if mark else data
-    if b"\0" in text:
-        raise _damaged(path, "a NUL byte", text, text.index(b"\0"))
-    if text.count(b'"') % 2:
-        raise _damaged(path, "a quote that is never closed", text, text.rindex(b'"'))
-    return text
-
-
-def _damaged(
-    path: Path, reason: str, data: bytes = b"", place: int | None = None, *, separator: str = ","
-) -> DataError:
-    line = "" if place is None else f":line {data.count(bytes([10]), 0, place) + 1}"
-    ragged = "columns, got" in reason
-    named = {",": "comma", ";": "semicolon", "\t": "tab"}[separator]
-    help = f"give every line as many cells as the header, and quote cells that hold the separator (by the first line a {named})"
-    found = re.match(r"(line \d+): ", reason) if ragged else None
-    where = f"{path}:{found[1]}" if found else f"{path}{line}"
-    return DataError(
-        f"damaged CSV file: {reason}", where=where, help=help if ragged else "save it again as UTF-8", code="E337"
-    )
-
-
-class _Parsed(NamedTuple):
-    """A table of texts, and what separated its cells."""
-
-    table: Any
-    separator: str
-
-
-def _parse(path: Path, data: bytes) -> _Parsed:
-    import pyarrow as pa
-    from pyarrow import csv as arrow
-
-    first = data.split(b"\n", 1)[0].rstrip(b"\r")
-    if not first.strip():
-        raise DataError("an empty CSV file", where=str(path), help="check how it was made", code="E338")
-    line = first.decode()
-    separator = _separator(path, line)
-    fields = next(csv.reader([line], delimiter=separator))
-    headless = _separates_numbers(separator, line) or all(_NUMBER.fullmatch(f) for f in line.split(separator))
-    names = [f"column {i}" for i in range(len(fields))] if headless else [field.strip().strip('"') for field in fields]
-    try:
-        table = arrow.read_csv(
-            pa.BufferReader(data),
-            arrow.ReadOptions(
-                use_threads=False, autogenerate_column_names=headless, block_size=max(1 << 20, len(data) + 1)
-            ),
-            arrow.ParseOptions(delimiter=separator, newlines_in_values=b'"' in data),
-            arrow.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-        )
-    except (pa.ArrowException, ValueError) as error:
-        raise _damaged(path, _with_line(str(error)), separator=separator) from error
-    if len(table) == 0:
-        raise DataError("a header but no rows", where=str(path), help="check how it was made", code="E338")
-    columns = [table.column(i).cast(pa.string()) for i in range(table.num_columns)]
-    return _Parsed(pa.table(columns, names=names if len(names) == len(columns) else table.column_names), separator)
-
-
-def _separator(path: Path, line: str) -> str:
-    """Tabs if the name of the file says so; else what separates numbers with decimal commas, or is most often in the first line."""
-    bare = re.sub(r'"[^"]*"', "", line)
-    if path.name.lower().endswith((".tsv", ".tsv.gz")) and "\t" in bare:
-        return "\t"
-    return next((c for c in ";\t" if _separates_numbers(c, line)), max(",;\t", key=bare.count))
-
-
-def _separates_numbers(separator: str, line: str) -> bool:
-    """Whether it parts the line into several whole numbers, or numbers of which some have a decimal comma and some may be missing."""
-    fields = [field.strip() for field in line.split(separator)]
-    bare = [field.strip('"') for field in fields]
-    found = [re.match(_DECIMAL_COMMA, field) for field in bare]
-    whole = all(re.match(_DECIMAL_COMMA, field) for field in fields)
-    decimal = any(match and "," in match[0] for match in found)
-    return len(fields) > 1 and (whole or (decimal and all(f or not text for f, text in zip(found, bare, strict=True))))
-
-
 def _with_points(table: Any, separator: str) -> tuple[Any, set[str]]:
     """The table with decimal points in place of decimal commas, and the columns of which it cannot be told what their separators are.
 
     Commas are decimal ones if they are in all numbers of a column that are no whole ones, and if they separate nothing else. They may be
-    those of thousands where tabs separate the cells and three digits follow all of them; so may be points beside decimal commas.
+    those of thousands where no semicolons separate the cells and three digits follow all of them; so may be points beside decimal commas.
     """
     from pyarrow import compute as pc
 
     if separator == ",":
         return table, set()
-    commas = [name for name in table.column_names if _all_numbers(table[name], _DECIMAL_COMMA, ",")]
+    commas = [name for name in table.column_names if _all_numbers(table[name], DECIMAL_COMMA, ",")]
     if not commas:
         return table, set()
-    if separator == "\t" and all(_may_be_thousands(table[name], ",") for name in commas):
+    if separator != ";" and all(_may_be_thousands(table[name], ",") for name in commas):
         return table, set(commas)
     others = [name for name in table.column_names if name not in commas]
     doubtful = {
-        name
-        for name in others
-        if _all_numbers(table[name], _DECIMAL_POINT, ".") and _may_be_thousands(table[name], ".")
+        name for name in others if _all_numbers(table[name], DECIMAL_POINT, ".") and _may_be_thousands(table[name], ".")
     }
     for name in commas:
         place = table.column_names.index(name)
@@ -282,10 +174,6 @@ def _may_be_thousands(column: Any, mark: str) -> bool:
     return bool(pc.all(pc.or_(pc.match_substring_regex(column, _OF_THOUSANDS), pc.invert(marked))).as_py())
 
 
-def _with_line(text: str) -> str:
-    return re.sub(r"^CSV parse error: Row #(\d+):", r"line \1:", " ".join(text.split()))[:200]
-
-
 def label_name(columns: Mapping[str, Any], label: str | None, where: str) -> str | None:
     """The column `label`, else one named label, class or target that holds no decimal numbers. Raises `UsageError`."""
     if label is not None:
@@ -294,7 +182,7 @@ def label_name(columns: Mapping[str, Any], label: str | None, where: str) -> str
     for wanted in LABEL_NAMES:
         for name, values in columns.items():
             if name.lower() == wanted and not any(
-                _NUMBER.fullmatch(v) and _whole(v) is None for v in values.to_pylist()
+                NUMBER.fullmatch(v) and _whole(v) is None for v in values.to_pylist()
             ):
                 return name
     return None
@@ -326,15 +214,15 @@ def cells(column: Any, name: str, keys: Sequence[str]) -> np.ndarray | None:
 
 
 def _numbers_one_by_one(values: list[str], name: str, keys: Sequence[str]) -> np.ndarray | None:
-    wrong = [i for i, value in enumerate(values) if value and not _NUMBER.fullmatch(value)]
+    wrong = [i for i, value in enumerate(values) if value and not NUMBER.fullmatch(value)]
     if not wrong:
         _refuse_large(values, name, keys)
         return np.array([float(value) if value else np.nan for value in values], np.float64)
     filled = [value for value in values if value]
-    meant = sum(_MEANT.fullmatch(value) is not None or _NUMBER.fullmatch(value) is not None for value in filled)
+    meant = sum(_MEANT.fullmatch(value) is not None or NUMBER.fullmatch(value) is not None for value in filled)
     if 2 * meant < len(filled):
         return None
-    first = next((i for i in wrong if not re.match(_DECIMAL_COMMA, values[i])), wrong[0])
+    first = next((i for i in wrong if not re.match(DECIMAL_COMMA, values[i])), wrong[0])
     raise DataError(
         f'column "{name}" holds "{values[first][:40]}" ({len(wrong)} of {len(values)} cells are no numbers)',
         where=keys[first],

@@ -34,7 +34,9 @@ _FEW = 64
 
 
 class Frame(ABC):
-    """Columns of N rows. `folder` is where relative paths in a column begin."""
+    """Columns of N rows. `folder` is where relative paths in a column begin; `notes` are said once to the user."""
+
+    notes: Sequence[str] = ()
 
     def __init__(self, name: str, keys: Sequence[str], names: Sequence[str], folder: Path):
         self.name, self.keys, self.names, self.folder = name, keys, list(names), folder
@@ -107,6 +109,7 @@ class CsvFrame(Frame):
     def __init__(self, paths: Sequence[Path]):
         self.texts = csv_tables.read_texts(paths)
         super().__init__(str(paths[0]), self.texts.keys, list(self.texts.written), paths[0].parent)
+        self.notes = self.texts.notes
         self.known: dict[str, Any] = {}
 
     def type(self, column: str) -> Any:

@@ -85,6 +85,7 @@ def open_pairs(
     else:
         samples = pair_samples(name, *found, labels=numbers, classes=classes)
         samples.notes += _repeated(samples)
+    samples.notes += frame.notes
     unused = [column for column in frame.names if column not in (*taken, chosen)]
     if unused:
         samples.notes.append(f"columns not used: {', '.join(unused)}")

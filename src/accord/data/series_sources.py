@@ -138,7 +138,7 @@ def open_steps(
         labels=None if chosen is None else frame.labels(chosen),
     )
     _rows_in_files(table, frame)
-    table.notes = [*numbers.notes, *table.notes]
+    table.notes = [*frame.notes, *numbers.notes, *table.notes]
     return options.samples(name, table, policy)
 
 

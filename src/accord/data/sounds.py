@@ -62,7 +62,7 @@ def sound_samples(
         ]
     longest = length or max((len(s.wave) for s in found if s is not None and s.rate == common), default=1)
     if seconds is not None:
-        longest = max(1, round(seconds * common))
+        longest = max(1, round(min(seconds * common, 2.0**53)))
         found = [None if sound is None else sound._replace(wave=loudest(sound.wave, longest)) for sound in found]
     for i, sound in enumerate(found):
         if sound is not None and sound.rate != common:

@@ -98,9 +98,9 @@ def refuse_repeated(names: Sequence[str], where: str) -> None:
     """Raise `DataError` if a column name occurs twice."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(
-            f'duplicate column "{repeated[0]}"', where=where, help="rename or drop one of them", code="E335"
-        )
+        what = f'duplicate column "{repeated[0]}"' if repeated[0] else "several columns without a name"
+        help = "rename or drop one of them" if repeated[0] else "give them names, or leave out those that are empty"
+        raise DataError(what, where=where, help=help, code="E335")
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:

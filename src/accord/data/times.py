@@ -12,7 +12,11 @@ from accord.errors import DataError
 
 _ZONE = re.compile(r"[T ]\d{1,2}(?::?\d\d)*(?:\.\d+)?\s*(?:Z|[+-]\d\d(?::?\d\d)?)$")
 _NAMED = 3
-_HELP = 'write times as "2024-05-01 13:00:00" (or 2024-05-01T13:00:00+02:00), or as numbers'
+_HELP = (
+    'write times as "2024-05-01 13:00:00", 2024-05-01T13:00:00+02:00 or 2024-05-01 (ISO 8601), or as numbers; or leave out --time and set '
+    "data.window=STEPS where rows are in order already"
+)
+_DATE = r"^(\d{4})/(\d\d)/(\d\d)"
 SECOND = 1_000_000
 """Microseconds."""
 
@@ -30,13 +34,14 @@ class Times(NamedTuple):
 
 
 def read_times(column: Any, name: str, keys: Sequence[str]) -> Times:
-    """A column of an Arrow table as times: time stamps, dates, numbers, or texts of ISO 8601.
+    """A column of an Arrow table as times: time stamps, dates, numbers, or texts of ISO 8601, also with 2024/05/01 for the date.
 
     Text with an offset from UTC in every row is converted to UTC, with a note if there are several offsets; without any it is
     taken as it is.
 
     Raises:
-        DataError: for a row without a time, or with one that cannot be read, or where some rows have an offset and others do not.
+        DataError: for a row without a time, or with one that cannot be read, or where some rows have an offset and others do not; for dates
+            that are written as numbers, 20240501.
     """
     import pyarrow as pa
 
@@ -57,7 +62,23 @@ def read_times(column: Any, name: str, keys: Sequence[str]) -> Times:
     wrong = np.flatnonzero(~np.isfinite(numbers))
     if len(wrong):
         raise rows_refused(f'no time in column "{name}"', wrong, keys, "fill it in, or drop the row", "E382")
-    return Times(numbers, [])
+    return _numbers(numbers, name, keys)
+
+
+def _numbers(values: np.ndarray, name: str, keys: Sequence[str]) -> Times:
+    """Numbers in a unit of their own; refused where all are dates of this form, between which most steps would be missing."""
+    year, rest = np.divmod(values, 10_000)
+    month, day = np.divmod(rest, 100)
+    dates = (year >= 1900) & (year < 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (day % 1 == 0)
+    if len(np.unique(values)) > 1 and dates.all():
+        shown = f"{int(values[0])}"
+        raise DataError(
+            f'column "{name}" holds {shown}, which is a date or a number',
+            where=keys[0],
+            help=f"write dates as {shown[:4]}-{shown[4:6]}-{shown[6:]} (ISO 8601), and numbers counted from 0 or 1",
+            code="E382",
+        )
+    return Times(values, [])
 
 
 def _from_text(column: Any, name: str, keys: Sequence[str]) -> Times:
@@ -69,9 +90,11 @@ def _from_text(column: Any, name: str, keys: Sequence[str]) -> Times:
     if len(empty):
         raise rows_refused(f'no time in column "{name}"', empty, keys, "fill it in, or drop the row", "E382")
     try:
-        return Times(text.cast(pa.float64()).to_numpy(), [])
+        numbers = text.cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
         pass
+    else:
+        return _numbers(numbers, name, keys)
     zones = [_zone(value) for value in text.to_pylist()]
     if len(set(map(bool, zones))) > 1:
         fewer = len([zone for zone in zones if zone]) * 2 <= len(zones)
@@ -93,16 +116,18 @@ def _zone(text: str) -> str:
 def _parsed(text: Any, name: str, keys: Sequence[str], tz: str | None) -> np.ndarray:
     """Microseconds of every text, all of them or none."""
     import pyarrow as pa
+    from pyarrow import compute as pc
 
+    dashed = pc.replace_substring_regex(text, _DATE, r"\1-\2-\3")
     for unit in ("us", "ns"):  # nanoseconds are written by some, but reach from 1677 to 2262 only
         try:
-            stamps = text.cast(pa.timestamp(unit, tz=tz)).cast(pa.timestamp("us", tz=tz), safe=False)
+            stamps = dashed.cast(pa.timestamp(unit, tz=tz)).cast(pa.timestamp("us", tz=tz), safe=False)
         except pa.ArrowInvalid:
             continue
         found: np.ndarray = stamps.cast(pa.int64()).to_numpy()
         return found
     kind = pa.timestamp("us", tz=tz)
-    wrong = [i for i, value in enumerate(text.to_pylist()) if not _is_time(value, kind)][:1000]
+    wrong = [i for i, value in enumerate(dashed.to_pylist()) if not _is_time(value, kind)][:1000]
     reason = f'column "{name}" holds "{text[wrong[0]].as_py()[:40]}", which is no time that is read'
     raise rows_refused(reason, np.array(wrong), keys, _HELP, "E382")
 
