@@ -206,7 +206,10 @@ def calibrate_run(
         )
     except (DataError, Collapsed) as error:
         path.unlink(missing_ok=True)
-        terminal.say(f"not calibrated: {error.message}")
+        remedy = (
+            "" if isinstance(error, Collapsed) else f"; {error.help}"
+        )  # a warning says what helps against a collapse
+        terminal.say(f"not calibrated: {error.message}{remedy}")
         return
     save_calibration(calibration, path)
     if samples.windows is not None and samples.windows.several:
@@ -236,16 +239,17 @@ def show_evaluation(found: Mapping[str, Any], terminal: Terminal) -> None:
             if isinstance(row, dict)
         ]
         terminal.table("probes on held-out samples", ["", "linear", "k-NN", "10 labels per class"], rows)
-    ladder = found["energy"]["ladder"]
+    ladder = (found["energy"] or {}).get("ladder", {})
     rows = [[name, f"{r['auroc']:.3f}", f"{r['d_prime']:.2f}", f"{r['gap']:.4g}"] for name, r in ladder.items()]
-    terminal.table("energy of matched against mismatched pairs", ["y is", "AUROC", "d'", "gap"], rows)
+    if rows:
+        terminal.table("energy of matched against mismatched pairs", ["y is", "AUROC", "d'", "gap"], rows)
     if found.get("futures"):
         show_futures(found["futures"], terminal)
     retrieval, health = found["retrieval"], found["collapse"]
     terminal.say("")
-    terminal.say(
-        f"the y that belongs to x is found first among {retrieval['candidates']:,}: {percent(retrieval['recall@1'])}"
-    )
+    if retrieval:
+        first = percent(retrieval["recall@1"])
+        terminal.say(f"the y that belongs to x is found first among {retrieval['candidates']:,}: {first}")
     terminal.say(f"effective rank of the embeddings: {health['rankme']:.1f} of {health['dim']}")
     for warning in found["warnings"]:
         terminal.say(f"warning: {warning}")

@@ -206,6 +206,24 @@ def test_files_that_are_not_ours_are_refused(saved: tuple[Path, c.Calibration], 
         c.load_calibration(path, model="m", preprocess="p")
 
 
+def test_a_missing_calibration_says_whether_evaluating_can_help(tmp_path: Path) -> None:
+    def said() -> str:
+        with pytest.raises(ArtifactError) as caught:
+            c.load_calibration(tmp_path / "calibration.json", model="m", preprocess="p")
+        assert caught.value.code == "E461" and caught.value.where == str(tmp_path / "calibration.json")
+        return str(caught.value)
+
+    assert "not calibrated yet" in said() and f"accord evaluate {tmp_path}" in said()
+    verdict = {"verdict": "constant", "explanation": "all alike", "remedy": "raise the variance"}
+    (tmp_path / "evaluation.json").write_text(json.dumps({"collapse": verdict}))
+    assert "it has collapsed (constant): all alike" in said() and "train another run: raise the variance" in said()
+    (tmp_path / "evaluation.json").write_text(json.dumps({"collapse": verdict | {"verdict": None}}))
+    assert "was evaluated, but not calibrated" in said() and "says why" in said()
+    for damaged in ("[]", "{", '{"collapse": {"verdict": "x"}}'):
+        (tmp_path / "evaluation.json").write_text(damaged)
+        assert "accord evaluate" in said()
+
+
 def test_a_missing_or_pickled_content_file_is_refused(saved: tuple[Path, c.Calibration]) -> None:
     path, _ = saved
     content = path.with_name("calibration.content.npy")

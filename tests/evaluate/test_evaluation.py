@@ -266,12 +266,26 @@ def test_too_little_to_measure_on_is_refused(digits: Samples, views: Pairing, di
         assert refused.value.exit_code == 3 and "--data" in (refused.value.help or "")
 
 
-def test_pairs_that_all_have_the_same_y_are_refused(digit_model: JointEmbedding) -> None:
-    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.repeat([0.0, 1.0], 20)
-    samples = open_source({"x": x, "y": y}, x=["x"], y=["y"])
-    with pytest.raises(DataError, match="all 20 pairs that were not trained on have the same y") as refused:
-        quick(digit_model, samples, sides(), train_index=np.arange(20), held_out_index=np.arange(20, 40))
-    assert refused.value.code == "E368" and "data.hold_out_by" in (refused.value.help or "")
+@pytest.mark.parametrize("fixed", [False, True])
+def test_where_all_pairs_have_the_same_y_what_needs_another_is_left_out_with_a_reason(
+    fixed: bool, tmp_path: Path
+) -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.repeat([[0.0, 1.0], [1.0, 3.0]], 30, 0)
+    labels = np.arange(60) % 2
+    samples = open_source({"x": x, "y": y, "label": labels}, x=["x"], y=["y"], label="label")
+    torch.manual_seed(0)
+    encoder_y = Encoder(nn.Identity() if fixed else nn.Linear(2, 2))
+    model = JointEmbedding(Encoder(nn.Linear(3, 2)), encoder_y, IdentityPredictor())
+    parts = {"train_index": np.arange(30), "held_out_index": np.arange(30, 60)}
+    found = quick(model, samples, sides(), out=tmp_path, **parts)
+    assert found["energy"] is None and found["retrieval"] is None and found["latent"] is None
+    assert found["probes"]["features"]["linear"] > 0 and len(found["map"]["x"]) == 30
+    assert found["collapse"]["verdict"] is None and found["collapse"]["flatness"] is None
+    assert found["collapse"]["rankme"] > 1.5 and len(found["pairs"]["lowest"]) == 8
+    (said,) = (text for text in found["warnings"] if "the same y" in text)
+    assert said.startswith("All 30 pairs") and "data.hold_out_by" in said
+    with_two = quick(model, samples, sides(), **{**parts, "held_out_index": np.arange(29, 60)})
+    assert with_two["retrieval"]["candidates"] == 31
 
 
 def test_two_held_out_samples_are_enough(digits: Samples, views: Pairing, digit_model: JointEmbedding) -> None:

@@ -187,7 +187,7 @@ def calibrate(
         raise DataError(
             f"all {len(energies):,} calibration energies are equal ({energies[0]:.6g}): they cannot rank anything",
             where=where,
-            help="the model may have collapsed: see accord evaluate",
+            help="train longer, or hold out other pairs: all of these are alike, or the energy is flat",
             code="E365",
         )
     content = np.unique(np.asarray(content, np.uint64))
@@ -304,12 +304,28 @@ def _read(path: Path) -> bytes:
             raise _damaged(path, f"larger than {LIMIT >> 20} MB")
         return path.read_bytes()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and path.name != CONTENT:
+            raise _missing(path) from error
         raise ArtifactError(
             f"cannot read the calibration: {error.strerror}",
             where=str(path),
-            help=f"accord evaluate {path.parent} makes it, or says why it cannot be made",
+            help=f"give read permission, or make it again: accord evaluate {path.parent}",
             code="E461",
         ) from error
+
+
+def _missing(path: Path) -> ArtifactError:
+    """The error for a run that is not calibrated: not evaluated yet, collapsed, or without pairs to calibrate on."""
+    what, help = "this run is not calibrated yet", f"accord evaluate {path.parent} calibrates it"
+    try:
+        collapse = json.loads((path.parent / "evaluation.json").read_bytes())["collapse"]
+        what, help = "this run was evaluated, but not calibrated", f"accord evaluate {path.parent} says why"
+        if collapse["verdict"] is not None:
+            what += f", for it has collapsed ({collapse['verdict']}): {collapse['explanation']}"
+            help = f"train another run: {collapse['remedy']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return ArtifactError(what, where=str(path), help=help, code="E461")
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:

@@ -16,10 +16,10 @@ SPECTRUM = 512
 def summary(
     views: Float[Tensor, "n views dim"],
     features: Float[Tensor, "m feature"],
-    energies: Float[Tensor, "rows candidates"],
+    energies: Float[Tensor, "rows candidates"] | None = None,
     *,
-    energy_auroc: float,
-    pairs: int,
+    energy_auroc: float | None = None,
+    pairs: int | None = None,
     values: int,
     s_x: Float[Tensor, "pairs dim"] | None = None,
     x_values: int | None = None,
@@ -31,7 +31,7 @@ def summary(
         views: embeddings of several views of each sample, grouped: LiDAR needs them so; all others read them as n * views rows.
             One view, where a sample has no other: then there is no LiDAR.
         features: what probes read; only its effective rank is given.
-        energies: F(x, y) of some x with many y: is the energy flat in y?
+        energies: F(x, y) of some x with many y: is the energy flat in y? None where there is but one y: then there is no AUROC either.
         energy_auroc: of matched against random pairs.
         pairs: how many of either.
         values: numbers in one y.
@@ -51,7 +51,9 @@ def summary(
     singular = diagnostics.spectrum(rows)
     std = diagnostics.std_statistics(rows)
     if fixed:
-        found = diagnostics.flat(energy_auroc, "train longer, or accept that x tells little of y", pairs=pairs)
+        found = None
+        if energy_auroc is not None:
+            found = diagnostics.flat(energy_auroc, "train longer, or accept that x tells little of y", pairs=pairs)
     else:
         found = diagnostics.verdict(rows, energy_auroc=energy_auroc, pairs=pairs, values=values)
     if found is None and s_x is not None:
@@ -68,7 +70,7 @@ def summary(
         "std_mean": std.mean,
         "std_share_below_0.1": std.share_below,
         "off_diagonal_correlation": diagnostics.off_diagonal_correlation(rows),
-        "flatness": diagnostics.flatness(energies),
+        "flatness": None if energies is None else diagnostics.flatness(energies),
         "spectrum": (singular / singular[0].clamp_min(1e-300))[:SPECTRUM].tolist(),
         "dim": views.shape[-1],
     }

@@ -57,6 +57,10 @@ MADE, OF_NETWORK = 100_000_000, 8
 WITHOUT_BASELINE = ("text", "audio")
 """Kinds whose raw values say nothing to a linear probe."""
 LIDAR_SAMPLES, LIDAR_VIEWS = 1000, 10
+SAME_Y = (
+    "All {pairs:,} pairs measured have the same y: there is no other one to tell it from, so energies of mismatched pairs, retrieval and z "
+    "were not measured. Hold out more (data.held_out) or otherwise (data.hold_out_by), or name a test source with --data."
+)
 
 
 def quiet(text: str) -> None:
@@ -94,6 +98,7 @@ def evaluate(
     """Probes, retrieval, energies, collapse, a map, neighbours and extreme pairs of a model.
 
     Nothing but the probes and the precision of classes in retrieval reads labels; without labels these are None and all else is there.
+    Where all pairs have the same y, "energy", "retrieval" and "latent" are None, and a warning says why.
 
     Args:
         model: left in the mode it had.
@@ -151,29 +156,39 @@ def _measure(
         found["probes"] = _probes(work, features, untrained, baselines)
     pairs = index[work.some(most_pairs(model.minimizer, model.cost))]
     content = (samples if samples.sides is None else samples.sides[1]).content[pairs]  # what makes a y right
+    rungs = None
     with work.stage("energy"):
         embedded = embed_pairs(model, samples, pairs, pairing, seed=work.seed, stop=work.stop)
-        rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
-        found["energy"] = energy.summary(rungs)
+        if len(np.unique(content)) > 1:
+            rungs = energy.ladder(model, embedded, content, seed=work.seed, stop=work.stop)
+            matched = rungs.matched
+        else:
+            matched = energy.pair_energies(model, embedded.s_x, embedded.s_y, embedded.action)
+            work.warnings.append(SAME_Y.format(pairs=len(pairs)))
+        found["energy"] = None if rungs is None else energy.summary(rungs)
     if samples.windows is not None and samples.windows.several:
         with work.stage("surprise"):
             found["surprise"] = over_time(model, samples, index, pairing, seed=work.seed, stop=work.stop)
     if isinstance(pairing, Future):
         with work.stage("futures"):
             found["futures"] = held_out_figures(work)
-    with work.stage("retrieval"):
-        labels = None if samples.labels is None else samples.labels[pairs]
-        found["retrieval"] = retrieval.evaluated(model, embedded, content, labels, stop=work.stop)
+    found |= {"retrieval": None, "latent": None}
+    if rungs is not None:
+        with work.stage("retrieval"):
+            labels = None if samples.labels is None else samples.labels[pairs]
+            found["retrieval"] = retrieval.evaluated(model, embedded, content, labels, stop=work.stop)
     with work.stage("collapse"):
         found["collapse"] = _collapse(work, features, embedded, rungs)
-    with work.stage("latent"):
-        found["latent"] = about_z = latent.summary(model, embedded, content, seed=work.seed, stop=work.stop)
+    if rungs is not None:
+        with work.stage("latent"):
+            found["latent"] = latent.summary(model, embedded, content, seed=work.seed, stop=work.stop)
     with work.stage("pictures"):
         sides = [max(side.shape[1:]) for side in samples.sides or (samples,) if side.kind == "image"]
         sheet = Sheet(max(sides)) if sides else None
-        if about_z is not None:
+        about_z = found["latent"]
+        if isinstance(about_z, dict):
             about_z["hypotheses"] = examples(work, sheet if len(sides) == len(samples.sides or (1,)) else None)
-        found |= pictures(work, features, pairs, rungs.matched, sheet)
+        found |= pictures(work, features, pairs, matched, sheet)
     return found, sheet
 
 
@@ -196,14 +211,6 @@ def _check(work: Work) -> None:
             f"evaluation needs at least 2 different samples that were not trained on, there are {len(part.index)}",
             where=part.samples.name,
             help="hold out more (data.held_out), or name a test source with --data",
-            code="E368",
-        )
-    y = part.samples if part.samples.sides is None else part.samples.sides[1]
-    if len(np.unique(y.content[part.index])) < 2:
-        raise DataError(
-            f"all {len(part.index)} pairs that were not trained on have the same y: there is no other one to tell it from",
-            where=part.samples.name,
-            help="hold out more (data.held_out) or otherwise (data.hold_out_by), or name a test source with --data",
             code="E368",
         )
     if _form(part.samples) != _form(train.samples):
@@ -287,7 +294,12 @@ def _probes(work: Work, features: Tensor, untrained: Branch | None, baselines: b
     )
 
 
-def _collapse(work: Work, features: Tensor, embedded: Embedded, rungs: energy.Ladder) -> dict[str, object]:
+def _collapse(work: Work, features: Tensor, embedded: Embedded, rungs: energy.Ladder | None) -> dict[str, object]:
+    """Whether the representation has collapsed; that of x alone where all y are the same."""
+    if rungs is None:
+        x_values = numbers(work.part.samples, work.part.index, work.pairing)[0]
+        views = embedded.s_x[:, None]
+        return collapse.summary(views, features[:MOST_PAIRS], values=x_values, fixed=work.model.takes_y_as_it_is)
     some = work.part.index[work.some(LIDAR_SAMPLES)]
     count = LIDAR_VIEWS if work.pairing.random else 1
     views = embed_views(work.model, work.part.samples, some, work.pairing, views=count, seed=work.seed, stop=work.stop)
