@@ -36,6 +36,9 @@ def rows(samples: Samples) -> list[list[float]]:
         "# metres, seconds\na,b\n1.5,2\n2.5,3\n",
         "a,b\r1.5,2\r2.5,3\r",
         "sep=;\n# metres; seconds\na;b\n1,5;2\n2,5;3\n",
+        '# a 5" pipe\na,b\n1.5,2\n2.5,3\n',
+        "a,b\r1.5,2\r2.5,3\n",
+        "a,b\r\r\n1.5,2\r\r\n2.5,3\r\r\n",
     ],
 )
 def test_what_stands_before_the_header_is_passed_over(text: str, tmp_path: Path) -> None:
@@ -75,6 +78,9 @@ def test_notes_on_a_file_are_said_whatever_its_rows_are(tmp_path: Path) -> None:
         ("1,5\n3\n", "E337", 2, "write points"),
         ("1,5\n\n2,05\n", "E333", 3, "with a decimal point"),
         ("-0,5\n2,5\n", "E333", 1, "give them a header"),
+        ("a,b\n1,2\n   \n3,4\n", "E337", 3, "as many cells"),
+        ("a,b\n\u2028\u2028,\x0c\x0c\n3\n", "E337", 3, "as many cells"),
+        ("a,b\r1,2\r3\n", "E337", 3, "as many cells"),
     ],
 )
 def test_the_line_that_is_wrong_is_named_with_a_remedy_that_fits(
@@ -130,3 +136,28 @@ def test_columns_without_a_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column of numbers") as caught:
         read(tmp_path / "t.csv", "a|b\n1|2\n")
     assert "sep=|" in (caught.value.help or "")
+
+
+def test_a_quoted_name_goes_over_several_lines(tmp_path: Path) -> None:
+    found = read(tmp_path / "t.csv", '"a,\n(m)";label\r\n1,5;01\r\n\r\n2,5;x\r\n')
+    assert found.features == ("a,\n(m)",) and rows(found) == [[1.5], [2.5]] and found.classes == ("01", "x")
+    assert rows(read(tmp_path / "t.csv", 'a 5" pipe,b,label\n7,3,x\n9,4,6" y\n')) == [[7, 3], [9, 4]]
+
+
+def test_names_that_look_like_a_row_are_told(tmp_path: Path) -> None:
+    for line in ("1,,3", '"1","2","3"', "1,NA,3", "1,2,"):
+        found = read(tmp_path / "t.csv", f"{line}\n4,5,6\n7,8,9\n")
+        assert len(found) == 2 and any(f"the first line, {line}, is read as names" in note for note in found.notes)
+    for line in ("a,,3", "a,b,c", "none,-,?"):
+        assert not read(tmp_path / "t.csv", f"{line}\n4,5,6\n7,8,9\n").notes
+
+
+def test_a_comment_is_the_header_of_cells_between_tabs_that_hold_commas(tmp_path: Path) -> None:
+    found = read(tmp_path / "t.tsv", "#name\tabout\tv\nx\ta, b, c, d\t1.5\ny\ta, b, c, d\t2.5\n")
+    assert found.features == ("v",) and len(found) == 2
+
+
+def test_what_cannot_be_parted_into_cells_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="field larger") as caught:
+        read(tmp_path / "t.csv", "x" * 200_000 + "\n1\n")
+    assert caught.value.code == "E337"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,8 +61,6 @@ def _as_utf8(path: Path, data: bytes) -> bytes:
         text = text.replace(b"\r", b"\n")
     if b"\0" in text:
         raise _damaged(path, "a NUL byte", text, text.index(b"\0"))
-    if text.count(b'"') % 2:
-        raise _damaged(path, "a quote that is never closed", text, text.rindex(b'"'))
     return text
 
 
@@ -89,7 +88,12 @@ def read_file(path: Path) -> CsvFile:
     from pyarrow import csv as arrow
 
     data = _text(path)
-    head = read_head(path, data)
+    try:
+        head = read_head(path, data)
+    except csv.Error as error:
+        raise _damaged(path, f"its first lines are no cells: {error}") from error
+    if data.count(b'"', head.start) % 2:
+        raise _damaged(path, "a quote that is never closed", data, data.rindex(b'"'))
     single = len(head.names) == 1  # then a blank line is a missing value
     data = data[head.start :].rstrip(b"\r\n") + b"\n" if single or head.start else data
     names, block = head.names, max(1 << 20, len(data) + 1)
@@ -116,7 +120,7 @@ def read_file(path: Path) -> CsvFile:
 def _ragged(path: Path, reason: str, data: bytes, head: Head) -> DataError:
     """The error for a line with more or fewer cells than the header, or whatever else cannot be parsed."""
     reason = " ".join(reason.split()).removeprefix("CSV parse error: ")
-    found = re.match(r"(?:Row #(\d+): )?(Expected \d+ columns, got \d+: (.*))", reason)
+    found = re.match(r"(?:Row #(\d+): )?(Expected \d+ columns, got \d+: ?(.*))", reason)
     if not found:
         return _damaged(path, reason[:200])
     place = f"line {line_of(data.decode(), head, int(found[1]))}" if found[1] else ""
